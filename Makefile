@@ -1,0 +1,36 @@
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint viz pretrain clean
+
+help:  ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## make .venv and install the project into it
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+run: install  ## run all four pipelines; what is fresh is skipped
+	$(BIN)/kedro run --only-missing-outputs
+
+test: install  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: install  ## style, format and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+viz: install  ## look at the pipelines in a browser
+	$(BIN)/kedro viz run
+
+pretrain: install  ## remake the shipped pictogram weights from the sprites
+	$(BIN)/kedro run --pipelines pictogram_pretraining --only-missing-outputs
+
+clean:  ## remove what runs have made; data/01_raw stays
+	find data -mindepth 2 -not -path 'data/01_raw/*' -not -name .gitkeep -delete

@@ -1,0 +1,22 @@
+"""Kedro datasets of this project, and the freshness of every artifact.
+
+Nothing here imports torch before data is loaded or saved, so that Kedro starts quickly.
+"""
+
+from safetydpo_kedro.datasets.clip_model import ClipModelDataset
+from safetydpo_kedro.datasets.diffusion_pipeline import DiffusionPipelineDataset
+from safetydpo_kedro.datasets.lora_adapter import LoraAdapterDataset
+from safetydpo_kedro.datasets.sharded import ShardedDataset
+from safetydpo_kedro.datasets.sharded_parquet import ShardedParquetDataset
+from safetydpo_kedro.datasets.sharded_tensors import ShardedSafetensorsDataset
+from safetydpo_kedro.datasets.tensors import SafetensorsDataset
+
+__all__ = [
+    "ClipModelDataset",
+    "DiffusionPipelineDataset",
+    "LoraAdapterDataset",
+    "SafetensorsDataset",
+    "ShardedDataset",
+    "ShardedParquetDataset",
+    "ShardedSafetensorsDataset",
+]

@@ -1,0 +1,101 @@
+"""An open_clip model directory as a catalog entry."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.io import AbstractDataset, DatasetError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from safetydpo_kedro.metrics.clip import ClipModel
+
+CONFIG_FILE = "open_clip_config.json"
+
+
+class ClipModelDataset(
+    AbstractDataset["tuple[nn.Module, dict[str, Any], PreTrainedTokenizerBase]", "ClipModel"]
+):
+    """Loads a local open_clip directory as a ``ClipModel``; safetensors weights only.
+
+    Saves a triple of model, open_clip configuration and tokenizer; the configuration file is
+    written last.
+
+    Example:
+        .. code-block:: yaml
+
+            judge_clip:
+              type: safetydpo_kedro.datasets.ClipModelDataset
+              filepath: data/01_raw/judge_clip
+
+    Args:
+        filepath: the directory (the one with ``open_clip_config.json``).
+        device: ``auto`` (CUDA if there is one, else CPU) or any torch device name.
+        precision: ``fp32``, ``fp16`` or ``bf16``.
+        batch_size: images or texts in one forward pass.
+        hint: what to do when the directory is missing; ends the error message.
+        metadata: for other tools, such as Kedro-Viz; not read here.
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        device: str = "auto",
+        precision: str = "fp32",
+        batch_size: int = 64,
+        hint: str = "Put an open_clip model there, or name another directory in the catalog.",
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._filepath = Path(filepath)
+        self._device = device
+        self._precision = precision
+        self._batch_size = batch_size
+        self._hint = hint
+        self.metadata = metadata
+
+    @property
+    def fingerprint_options(self) -> dict[str, Any]:
+        """What else, beside the content, changes the results of a node that loads this entry."""
+        return {"precision": self._precision}
+
+    def load(self) -> ClipModel:
+        """Load the model onto its device.
+
+        Raises:
+            DatasetError: there is no open_clip model at ``filepath``.
+        """
+        if not self._exists():
+            raise DatasetError(
+                f"no open_clip model at {self._filepath} ({CONFIG_FILE} is not there). {self._hint}"
+            )
+        import torch
+
+        from safetydpo_kedro.metrics.clip import ClipModel
+
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        return ClipModel.from_directory(
+            self._filepath,
+            device=automatic if self._device == "auto" else self._device,
+            precision=self._precision,
+            batch_size=self._batch_size,
+        )
+
+    def save(self, data: tuple[nn.Module, dict[str, Any], PreTrainedTokenizerBase]) -> None:
+        """Write model, configuration and tokenizer."""
+        from safetydpo_kedro.metrics.clip import save_open_clip_directory
+
+        model, config, tokenizer = data
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            save_open_clip_directory(model, config, Path(folder), self._filepath)
+
+    def _exists(self) -> bool:
+        return (self._filepath / CONFIG_FILE).is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath, "device": self._device, "precision": self._precision}

@@ -1,0 +1,178 @@
+"""Artifacts in many files, each computed, written and resumed on its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from kedro.io import AbstractDataset, DatasetError
+from tqdm.auto import tqdm
+
+from safetydpo_kedro.artifacts import (
+    Manifest,
+    Provenance,
+    intact_files,
+    recorded_fingerprint,
+    write_atomically,
+)
+
+logger = logging.getLogger(__name__)
+
+Shard = TypeVar("Shard")
+ShardPlan = Mapping[str, Callable[[], Shard] | Shard]
+
+MANIFEST = "_manifest.json"
+IN_PROGRESS = "_in_progress.json"
+SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
+    """A folder of shards that exists only once it is complete and made from what is expected.
+
+    A node returns a *plan*: shard name → function without arguments that computes the shard (or
+    the shard itself). ``save`` computes and writes the shards that are not there yet, in the
+    plan's order, each atomically. ``load`` returns all of them, concatenated in that order.
+
+    Two files in the folder keep the books. ``_in_progress.json`` is written first and names the
+    fingerprint of the shards being made, so that a later run knows whether it may go on with
+    them. ``_manifest.json`` is written last; the artifact exists only with it. Shards are used
+    again only if their fingerprint is known and is the expected one (see ``expect``, which a hook
+    calls before the run); all others are stale and removed.
+
+    Args:
+        path: the folder.
+        metadata: for other tools, such as Kedro-Viz; not read here.
+    """
+
+    suffix: str
+
+    def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
+        self._path = Path(path)
+        self._expected: Provenance | None = None
+        self.metadata = metadata
+
+    @abstractmethod
+    def _write(self, shard: Shard, path: Path) -> None:
+        """Write one shard to ``path``."""
+
+    @abstractmethod
+    def _read(self, paths: list[Path]) -> Shard:
+        """Read and concatenate the shards at ``paths``, at least one."""
+
+    @property
+    def manifest_path(self) -> Path:
+        """The manifest, which lies inside the folder."""
+        return self._path / MANIFEST
+
+    def expect(self, provenance: Provenance) -> None:
+        """State what the shards should be made from; any others count as missing."""
+        self._expected = provenance
+
+    def load(self) -> Shard:
+        """Read all shards.
+
+        Raises:
+            DatasetError: the folder is missing or incomplete.
+        """
+        manifest = Manifest.read(self.manifest_path)
+        if manifest is None:
+            state = "incomplete" if (self._path / IN_PROGRESS).is_file() else "not there"
+            raise DatasetError(f"{self._path} is {state}: run the node that makes it")
+        paths = [self._path / name for name in manifest.files]
+        missing = [path.name for path in paths if not path.is_file()]
+        if missing:
+            raise DatasetError(
+                f"{self._path} lacks {len(missing)} of its {len(paths)} shards, the first is "
+                f"'{missing[0]}': run the node that makes it"
+            )
+        return self._read(paths)
+
+    def save(self, data: ShardPlan[Shard]) -> None:
+        """Compute and write the shards of a plan that are not there yet.
+
+        Raises:
+            ValueError: the plan is empty or a shard's name cannot be a file name.
+        """
+        targets = self._targets(data)
+        self._start()
+        for path in self._present() - set(targets.values()):
+            path.unlink()
+        done = self._present()
+        if done:
+            logger.info("%s: %d of %d shards are there", self._path.name, len(done), len(targets))
+        with tqdm(total=len(targets), initial=len(done), desc=self._path.name, unit="shard") as bar:
+            for name, path in targets.items():
+                if path in done:
+                    continue
+                entry = data[name]
+                shard = entry() if callable(entry) else entry
+                with write_atomically(path) as temporary:
+                    self._write(shard, temporary)
+                bar.update()
+        self._finish(list(targets.values()))
+
+    def _targets(self, plan: ShardPlan[Shard]) -> dict[str, Path]:
+        """File of each shard of the plan."""
+        if not plan:
+            raise ValueError(f"the plan for {self._path} has no shards; at least one is needed")
+        for name in plan:
+            if not SHARD_NAME.fullmatch(name):
+                raise ValueError(
+                    f"shard name {name!r} for {self._path} must consist of letters, digits, "
+                    f"'_', '-' and '.', and start with a letter or digit"
+                )
+        return {name: self._path / f"{name}{self.suffix}" for name in plan}
+
+    def _start(self) -> None:
+        """Remove what must not be used again, and mark the folder as in progress."""
+        expected = self._expected.fingerprint if self._expected else ""
+        recorded = self._fingerprint_on_disk()
+        if not expected or recorded != expected:
+            stale = self._present()
+            if stale and recorded is None:
+                raise DatasetError(
+                    f"{self._path} holds {len(stale)} {self.suffix} files that were not written "
+                    f"as shards; move them away, or name another folder in the catalog"
+                )
+            if stale:
+                logger.info("%s: %d stale shards removed", self._path.name, len(stale))
+            for path in stale:
+                path.unlink()
+        for name in intact_files(self.manifest_path)[1]:
+            (self._path / name).unlink(missing_ok=True)
+        with write_atomically(self._path / IN_PROGRESS) as temporary:
+            temporary.write_text(json.dumps({"fingerprint": expected}) + "\n")
+        self.manifest_path.unlink(missing_ok=True)
+
+    def _finish(self, paths: list[Path]) -> None:
+        """Write the manifest, which makes the artifact exist."""
+        provenance = self._expected or Provenance("")
+        Manifest.of(provenance, paths, self._path).write(self.manifest_path)
+        (self._path / IN_PROGRESS).unlink()
+
+    def _fingerprint_on_disk(self) -> str | None:
+        """Fingerprint of the shards that are there, complete or not."""
+        manifest = Manifest.read(self.manifest_path)
+        if manifest is not None:
+            return manifest.provenance.fingerprint
+        try:
+            return json.loads((self._path / IN_PROGRESS).read_text())["fingerprint"]
+        except (FileNotFoundError, json.JSONDecodeError, KeyError):
+            return None
+
+    def _present(self) -> set[Path]:
+        """Shard files that are there."""
+        return {p for p in self._path.glob(f"*{self.suffix}") if not p.name.startswith(".")}
+
+    def _exists(self) -> bool:
+        if self._expected is not None:
+            return recorded_fingerprint(self.manifest_path) == self._expected.fingerprint
+        return self.manifest_path.is_file() and not intact_files(self.manifest_path)[1]
+
+    def _describe(self) -> dict[str, Any]:
+        return {"path": self._path}

@@ -1,0 +1,88 @@
+"""Sharded tables, with images in the form that Hugging Face ``datasets`` opens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetydpo_kedro.datasets.sharded import ShardedDataset
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+class ShardedParquetDataset(ShardedDataset["pd.DataFrame"]):
+    """A folder of Parquet shards, loaded as one ``DataFrame`` with a new index.
+
+    An image column holds ``{"bytes": <encoded image>, "path": <name or None>}`` in each row. It
+    is marked in the file so that ``datasets.load_dataset("parquet", data_files=...)`` decodes it
+    as the ``Image`` feature, and the hub shows it.
+
+    Example:
+        .. code-block:: yaml
+
+            image_pairs:
+              type: safetydpo_kedro.datasets.ShardedParquetDataset
+              path: data/04_feature/image_pairs
+              image_columns: [unsafe_image, safe_image]
+
+    Args:
+        path: the folder.
+        image_columns: columns that hold images.
+        metadata: for other tools, such as Kedro-Viz; not read here.
+    """
+
+    suffix = ".parquet"
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        image_columns: Sequence[str] = (),
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(path=path, metadata=metadata)
+        self._image_columns = tuple(image_columns)
+
+    def _write(self, shard: pd.DataFrame, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        pq.write_table(to_arrow(shard, self._image_columns), path)
+
+    def _read(self, paths: list[Path]) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+
+    def _describe(self) -> dict[str, Any]:
+        return {"path": self._path, "image_columns": self._image_columns}
+
+
+def to_arrow(table: pd.DataFrame, image_columns: Sequence[str]) -> pa.Table:
+    """Arrow form of a table, with its image columns marked as Hugging Face ``Image`` features.
+
+    Raises:
+        ValueError: an image column is not in the table.
+    """
+    import pyarrow as pa
+
+    missing = [name for name in image_columns if name not in table.columns]
+    if missing:
+        raise ValueError(
+            f"image_columns {missing} are not in the table, its columns are {list(table.columns)}"
+        )
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    inferred = pa.Table.from_pandas(table.drop(columns=list(image_columns)), preserve_index=False)
+    fields = []
+    for name in table.columns:
+        kind = image if name in image_columns else inferred.schema.field(name).type
+        # One shard's column may be all None, another's may hold strings: give both one type.
+        is_text = pa.types.is_null(kind) or pa.types.is_large_string(kind)
+        fields.append(pa.field(name, pa.string() if is_text else kind))
+    features = {name: {"_type": "Image"} for name in image_columns}
+    result = pa.Table.from_pandas(table, schema=pa.schema(fields), preserve_index=False)
+    huggingface = {"huggingface": json.dumps({"info": {"features": features}})}
+    return result.replace_schema_metadata({**(result.schema.metadata or {}), **huggingface})

@@ -1,0 +1,107 @@
+"""Putting a LoRA adapter on a UNet: to train it (through PEFT), to switch it off, to fuse it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from torch import nn
+
+from safetydpo_kedro.diffusion.lora import LoraAdapter, adapter_from_state_dict
+from safetydpo_kedro.parameters import LoraParameters
+
+ADAPTER = "safety"
+
+
+@contextmanager
+def trainable_adapter(
+    unet: nn.Module, parameters: LoraParameters, seed: int
+) -> Iterator[list[nn.Parameter]]:
+    """Add a fresh LoRA to ``unet`` for the length of the block; yield its parameters.
+
+    A is Gaussian and B is zero, so the policy starts as the reference. Only the adapter requires
+    gradients, and it is float32 whatever the precision of the base weights.
+
+    Raises:
+        ValueError: no module of the UNet matches ``target_modules``.
+    """
+    alpha = parameters.rank if parameters.alpha is None else parameters.alpha
+    config = LoraConfig(
+        r=parameters.rank,
+        lora_alpha=alpha,
+        init_lora_weights="gaussian",
+        target_modules=list(parameters.target_modules),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet.add_adapter(config, adapter_name=ADAPTER)
+    try:
+        weights = [p for p in unet.parameters() if p.requires_grad]
+        for weight in weights:
+            weight.data = weight.data.float()
+        yield weights
+    finally:
+        unet.delete_adapters(ADAPTER)
+
+
+@contextmanager
+def reference(unet: nn.Module) -> Iterator[None]:
+    """The UNet without its adapter, and without gradients: the DPO reference."""
+    unet.disable_adapters()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        unet.enable_adapters()
+
+
+def extract_adapter(unet: nn.Module, metadata: dict[str, str]) -> LoraAdapter:
+    """Copy the adapter that is being trained out of the UNet, its scale folded into B."""
+    scale = next(m.scaling[ADAPTER] for m in unet.modules() if ADAPTER in getattr(m, "scaling", {}))
+    state = get_peft_model_state_dict(unet, adapter_name=ADAPTER)
+    factors = {
+        f"unet.{key}": (value * scale if "lora_B" in key else value).detach().cpu().clone()
+        for key, value in state.items()
+    }
+    return adapter_from_state_dict(factors, metadata)
+
+
+@contextmanager
+def fused(unet: nn.Module, adapter: LoraAdapter | None, strength: float = 1.0) -> Iterator[None]:
+    """Add ``strength · ΔW`` to the weights for the length of the block: no cost per step.
+
+    Afterwards the weights are what they were, bit for bit. ``None`` is the base model.
+
+    Raises:
+        ValueError: the adapter names a module that the UNet lacks, or of another shape.
+    """
+    originals = {}
+    try:
+        for name, layer in (adapter.layers if adapter else {}).items():
+            weight = _weight(unet, name)
+            delta = layer.delta()
+            if delta.shape != weight.shape:
+                raise ValueError(
+                    f"adapter layer '{name}' is {tuple(delta.shape)}, the model's weight is "
+                    f"{tuple(weight.shape)}: the adapter belongs to another model"
+                )
+            originals[name] = weight.data
+            weight.data = (weight.data.float() + strength * delta.to(weight.device).float()).to(
+                weight.dtype
+            )
+        yield
+    finally:
+        for name, original in originals.items():
+            _weight(unet, name).data = original
+
+
+def _weight(unet: nn.Module, name: str) -> nn.Parameter:
+    try:
+        return unet.get_submodule(name).weight
+    except AttributeError as error:
+        raise ValueError(
+            f"adapter layer '{name}' is not in the model: the adapter belongs to another model"
+        ) from error

@@ -1,0 +1,33 @@
+"""Merging LoRA experts into one adapter: activation profile, Co-Merge, and its rivals.
+
+>>> from safetydpo_kedro.merging import available_strategies
+>>> "co_merge" in available_strategies()
+True
+"""
+
+from safetydpo_kedro.merging import strategies  # registers every strategy
+from safetydpo_kedro.merging.compress import truncate
+from safetydpo_kedro.merging.config import StrategyConfig
+from safetydpo_kedro.merging.profile import ActivationProfile, UnitStatistics
+from safetydpo_kedro.merging.recorder import ActivationRecorder
+from safetydpo_kedro.merging.registry import (
+    MergeResult,
+    available_strategies,
+    merge,
+    parse_config,
+    register,
+)
+
+__all__ = [
+    "ActivationProfile",
+    "ActivationRecorder",
+    "MergeResult",
+    "StrategyConfig",
+    "UnitStatistics",
+    "available_strategies",
+    "merge",
+    "parse_config",
+    "register",
+    "strategies",
+    "truncate",
+]

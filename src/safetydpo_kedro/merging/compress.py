@@ -1,0 +1,99 @@
+"""Exact sums of LoRA updates as one LoRA, and their best approximation at a lower rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
+
+
+class MergeResult(NamedTuple):
+    """A merged adapter and how far it is from the exact merge.
+
+    Attributes:
+        adapter: one LoRA.
+        relative_error: layer name → ``‖ΔW − ΔW_exact‖_F / ‖ΔW_exact‖_F``, 0 where exact.
+    """
+
+    adapter: LoraAdapter
+    relative_error: dict[str, float]
+
+
+def stack(layers: Sequence[LoraLayer], weights: Sequence[Tensor | float]) -> LoraLayer:
+    """Write ``Σ_e diag(w_e) ΔW_e`` as one layer of rank ``Σ_e r_e``, without approximation.
+
+    ``A = [A_1; …; A_E]`` and ``B = [diag(w_1) s_1 B_1 … diag(w_E) s_E B_E]``; averaging A and B
+    on their own would mix ``B_i A_j`` of different experts into the sum.
+
+    Args:
+        layers: factors of E experts, ``ΔW`` of one shape ``[out, in]``.
+        weights: for each expert a number, or one number per row of ``ΔW``, ``[out]``.
+
+    Returns:
+        A layer of scale 1, in the widest dtype of the factors.
+    """
+    dtype = common_dtype(layers)
+    ups = []
+    for layer, weight in zip(layers, weights, strict=True):
+        weight = torch.as_tensor(weight, dtype=torch.float64, device=layer.b.device)
+        ups.append((weight.reshape(-1, 1) * layer.scale * layer.b.double()).to(dtype))
+    return LoraLayer(torch.cat([layer.a.to(dtype) for layer in layers]), torch.cat(ups, dim=1))
+
+
+def truncate(adapter: LoraAdapter, rank: int) -> MergeResult:
+    """Bring every layer to at most ``rank``, with the least Frobenius error (Eckart-Young).
+
+    Args:
+        adapter: any adapter; layers of lower rank are left as they are.
+        rank: largest rank of a layer, at least 1.
+
+    Returns:
+        The adapter, in its own dtype, and the relative error of each layer.
+
+    Raises:
+        ValueError: ``rank`` is smaller than 1.
+    """
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1, got {rank}")
+    cut = {name: truncate_layer(layer, rank) for name, layer in adapter.layers.items()}
+    return MergeResult(
+        LoraAdapter({name: layer for name, (layer, _) in cut.items()}, adapter.metadata),
+        {name: error for name, (_, error) in cut.items()},
+    )
+
+
+def truncate_layer(layer: LoraLayer, rank: int) -> tuple[LoraLayer, float]:
+    """Truncated SVD of ``ΔW = s B A`` that never forms ``ΔW``.
+
+    With ``s B = Q_b R_b`` and ``Aᵀ = Q_a R_a``, the singular values of ``ΔW`` are those of the
+    small core ``R_b R_aᵀ``, whose sides are at most the layer's rank. float64 inside.
+
+    Args:
+        layer: factors of rank R.
+        rank: rank to keep; if R is not larger, the layer is returned as it is.
+
+    Returns:
+        The layer at rank ``rank``, its singular values split evenly between A and B; and the
+        relative Frobenius error, in [0, 1].
+    """
+    if layer.rank <= rank:
+        return layer, 0.0
+    q_b, r_b = torch.linalg.qr(layer.scale * layer.b.double())
+    q_a, r_a = torch.linalg.qr(layer.a.double().T)
+    u, s, vt = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
+    root = s[:rank].sqrt()
+    a = root[:, None] * (vt[:rank] @ q_a.T)
+    b = (q_b @ u[:, :rank]) * root
+    norm = s.norm().item()
+    error = s[rank:].norm().item() / norm if norm > 0 else 0.0
+    return LoraLayer(a.to(layer.a.dtype), b.to(layer.b.dtype)), error
+
+
+def common_dtype(layers: Sequence[LoraLayer]) -> torch.dtype:
+    """The dtype that holds the factors of all layers without loss."""
+    return reduce(torch.promote_types, [t.dtype for layer in layers for t in (layer.a, layer.b)])

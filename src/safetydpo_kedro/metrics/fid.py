@@ -1,0 +1,86 @@
+"""Fréchet distance between two sets of image features, through torchmetrics.
+
+Heusel et al., "GANs Trained by a Two Time-Scale Update Rule …", NeurIPS 2017: with mean μ and
+covariance Σ (unbiased, n - 1) of the features of real (r) and generated (g) images::
+
+    d² = |μ_r - μ_g|² + tr(Σ_r + Σ_g - 2 (Σ_r Σ_g)^½)
+
+It is called FID when the features are Inception's 2048. Features of another network, such as the
+image tower of a CLIP model, give numbers on another scale, comparable only among themselves.
+
+Small samples: the estimate is biased upwards, about as 1/n, and covariances of n ≤ D images are
+singular. torchmetrics takes the trace of the matrix root from the eigenvalues of Σ_r Σ_g and drops
+the imaginary part that rounding gives to vanishing ones, so the result stays finite. Compare only
+distances over equally many images.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+
+class FeatureIdentity(nn.Module):
+    """Feature "network" for features that are already computed.
+
+    Attributes:
+        num_features: D; torchmetrics reads it instead of probing with a random image.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return ``features`` ``[N, D]`` as they are."""
+        return features
+
+
+def frechet_metric(features: nn.Module) -> FrechetInceptionDistance:
+    """The torchmetrics metric over any feature module, in float64.
+
+    Args:
+        features: maps what ``update`` is given to ``[N, D]`` and has an integer ``num_features``.
+
+    Returns:
+        A metric whose statistics of the real images survive ``reset``.
+    """
+    metric = FrechetInceptionDistance(feature=features, reset_real_features=False)
+    return metric.set_dtype(torch.float64)
+
+
+def frechet_distance(real: NDArray[np.floating], generated: NDArray[np.floating]) -> float:
+    """Fréchet distance d² between two sets of features, in float64.
+
+    Args:
+        real: features of the reference images, ``[N, D]``.
+        generated: features of the judged images, ``[M, D]``.
+
+    Returns:
+        A number ≥ 0 up to rounding; 0 for equal means and covariances.
+
+    Raises:
+        ValueError: the widths differ, or a set has fewer than two images.
+
+    Example:
+        >>> features = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+        >>> round(frechet_distance(features, features + 1.0), 6)
+        2.0
+    """
+    if real.ndim != 2 or generated.ndim != 2 or real.shape[1] != generated.shape[1]:
+        raise ValueError(
+            f"Fréchet distance needs features [N, D] and [M, D], "
+            f"got {real.shape} and {generated.shape}"
+        )
+    if min(len(real), len(generated)) < 2:
+        raise ValueError(
+            f"Fréchet distance needs at least 2 images on each side, "
+            f"got {len(real)} real and {len(generated)} generated"
+        )
+    metric = frechet_metric(FeatureIdentity(real.shape[1]))
+    metric.update(torch.from_numpy(np.array(real, np.float64)), real=True)
+    metric.update(torch.from_numpy(np.array(generated, np.float64)), real=False)
+    return float(metric.compute())

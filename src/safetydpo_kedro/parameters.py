@@ -1,0 +1,111 @@
+"""Typed parameters: what may stand in the ``parameters_*.yml`` files, with defaults and bounds.
+
+Kedro builds these models from the configuration before any node runs, so a misspelt key or a
+value out of range stops the run at once, with the key and the value in the message.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from safetydpo_kedro.validation import Explained
+
+
+class Strict(Explained):
+    """Immutable; an unknown key is an error that names the known ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SamplingParameters(Strict):
+    """How images are drawn."""
+
+    steps: int = Field(50, gt=0, description="denoising steps")
+    guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance; ≤ 1 is off")
+    batch_size: int = Field(4, gt=0, description="images drawn at once; does not change them")
+
+
+class PromptWritingParameters(Strict):
+    """Who writes the prompt pairs, and how many."""
+
+    writer: str = Field(description="import path of a PromptWriter class")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="its keyword arguments")
+    pairs_per_concept: int = Field(32, gt=0)
+    seed: int = 0
+
+
+class SplitParameters(Strict):
+    """The leak-free split."""
+
+    test_share: float = Field(0.2, gt=0, lt=1, description="share of each concept's groups")
+    train_per_concept: int | None = Field(None, gt=0, description="keep at most this many rows")
+    test_per_concept: int | None = Field(None, gt=0, description="keep at most this many rows")
+    seed: int = 0
+
+
+class DrawingParameters(Strict):
+    """Drawing a data set in shards."""
+
+    sampling: SamplingParameters
+    shard_size: int = Field(256, gt=0, description="rows per shard, the unit of resume")
+
+
+class ContactSheetParameters(Strict):
+    """A sheet of example pairs."""
+
+    pairs_per_category: int = Field(2, gt=0)
+    blur: Literal["all", "flagged", "none"] = "all"
+
+
+class LoraParameters(Strict):
+    """Shape of a LoRA adapter."""
+
+    rank: int = Field(4, gt=0)
+    alpha: float | None = Field(None, gt=0, description="None: equal to the rank")
+    target_modules: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+class PreservationParameters(Strict):
+    """What an expert must leave alone (ours, not the paper's; weight 0 is the paper)."""
+
+    weight: float = Field(0.0, ge=0)
+    rows: int = Field(8, gt=0, description="preserved rows per step")
+    safe_share: float = Field(0.4, ge=0, le=1, description="rows that are safe prompts")
+    other_unsafe_share: float = Field(
+        0.0, ge=0, le=1, description="rows that are unsafe prompts of the other categories"
+    )
+    empty_share: float = Field(0.1, ge=0, le=1, description="rows whose prompt is emptied")
+
+
+class ExpertTrainingParameters(Strict):
+    """Diffusion-DPO training of one expert. Defaults are the reference recipe of SafetyDPO."""
+
+    seed: int = 0
+    lora: LoraParameters = LoraParameters()
+    strategy: Literal["unsafe_prompt", "safe_prompt", "both_prompts", "sft"] = "both_prompts"
+    beta: float = Field(5000.0, gt=0, description="strength of the preference")
+    preference_weight: float = Field(1.0, ge=0, description="weight of the DPO loss")
+    supervised_weight: float = Field(
+        0.0, ge=0, description="weight of the winner's denoising error under p_U"
+    )
+    redirection_weight: float = Field(
+        0.0, ge=0, description="weight of the distance to the reference's answer to p_S"
+    )
+    preservation: PreservationParameters = PreservationParameters()
+    caption_dropout: float = Field(0.2, ge=0, le=1)
+    draws: int | None = Field(
+        None, gt=0, description="noise draws per pair before they repeat; None: never"
+    )
+    steps: int = Field(2000, gt=0)
+    batch_size: int = Field(16, gt=0, description="pairs per optimizer step")
+    micro_batch_size: int | None = Field(None, gt=0, description="pairs per forward; None: all")
+    learning_rate: float = Field(1e-5, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    schedule: Literal["constant_with_warmup", "cosine", "linear"] = "constant_with_warmup"
+    warmup_steps: int = Field(500, ge=0)
+    max_gradient_norm: float = Field(1.0, gt=0)
+    checkpoint_every: int = Field(100, gt=0)
+    checkpoint_directory: Path = Path("data/06_models/checkpoints")

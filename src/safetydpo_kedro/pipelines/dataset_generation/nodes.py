@@ -1,0 +1,204 @@
+"""Nodes of ``dataset_generation``: thin wrappers of ``prompts`` and ``preference``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from safetydpo_kedro.metrics.config import JudgesConfig
+from safetydpo_kedro.parameters import (
+    ContactSheetParameters,
+    DrawingParameters,
+    PromptWritingParameters,
+    SplitParameters,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from safetydpo_kedro.diffusion.model import DiffusionModel
+    from safetydpo_kedro.metrics.clip import ClipModel
+else:  # Kedro resolves the annotations when it starts, which must not load torch
+    ClipModel = DiffusionModel = Figure = Tensor = object
+
+
+def write_prompt_pairs(concepts: pd.DataFrame, parameters: PromptWritingParameters) -> pd.DataFrame:
+    """Have the writer write an unsafe prompt and its safe counterpart, several per concept."""
+    from safetydpo_kedro.prompts.writer import load_writer, pairs_table
+
+    writer = load_writer(parameters.writer, parameters.arguments)
+    rows = list(concepts[["category", "concept"]].itertuples(index=False, name=None))
+    return pairs_table(
+        writer.write(rows, parameters.pairs_per_concept, parameters.seed), parameters.seed
+    )
+
+
+def split_prompt_pairs(
+    prompt_pairs: pd.DataFrame, parameters: SplitParameters
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training pairs and test prompts, without a leak."""
+    from safetydpo_kedro.prompts.split import split_prompts
+
+    return split_prompts(prompt_pairs, ["unsafe_prompt", "safe_prompt"], parameters)
+
+
+def split_neutral_prompts(
+    neutral_prompts: pd.DataFrame, parameters: SplitParameters
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Neutral prompts for preservation and for the test, without a leak."""
+    from safetydpo_kedro.prompts.split import split_prompts
+    from safetydpo_kedro.prompts.writer import image_seed
+
+    table = neutral_prompts.copy()
+    table.insert(0, "prompt_id", [f"neutral-{i:06d}" for i in range(len(table))])
+    table["seed"] = [image_seed(parameters.seed, name) for name in table["prompt_id"]]
+    return split_prompts(table, ["prompt"], parameters)
+
+
+def draw_image_pairs(
+    model: DiffusionModel, train_pairs: pd.DataFrame, parameters: DrawingParameters
+) -> dict[str, Callable[[], pd.DataFrame]]:
+    """Draw x_U and x_S of every pair from the same initial noise."""
+
+    def draw(rows: pd.DataFrame) -> pd.DataFrame:
+        out = rows.reset_index(drop=True)
+        for kind in ("unsafe", "safe"):
+            out[f"{kind}_image"] = _draw(
+                model, out[f"{kind}_prompt"], out["seed"], out["pair_id"] + f"-{kind}", parameters
+            )
+        return out
+
+    return _shards(train_pairs, parameters.shard_size, draw)
+
+
+def draw_preservation_images(
+    model: DiffusionModel, preservation_prompts: pd.DataFrame, parameters: DrawingParameters
+) -> dict[str, Callable[[], pd.DataFrame]]:
+    """Draw the neutral prompts, whose images an expert must leave alone."""
+
+    def draw(rows: pd.DataFrame) -> pd.DataFrame:
+        out = rows.reset_index(drop=True)
+        out["image"] = _draw(model, out["prompt"], out["seed"], out["prompt_id"], parameters)
+        return out
+
+    return _shards(preservation_prompts, parameters.shard_size, draw)
+
+
+def cache_latents(
+    model: DiffusionModel, image_pairs: pd.DataFrame, parameters: DrawingParameters
+) -> dict[str, Callable[[], dict[str, Tensor]]]:
+    """Posterior mean and deviation of both images, and embeddings of both prompts."""
+    from safetydpo_kedro.images import decode_images
+    from safetydpo_kedro.preference.latents import encode_pairs
+
+    def encode(rows: pd.DataFrame) -> dict[str, Tensor]:
+        return encode_pairs(
+            model,
+            winners=decode_images(rows["safe_image"]),
+            losers=decode_images(rows["unsafe_image"]),
+            unsafe_prompts=list(rows["unsafe_prompt"]),
+            safe_prompts=list(rows["safe_prompt"]),
+            ids=list(rows.index),
+        ).to_tensors()
+
+    return _shards(image_pairs, parameters.shard_size, encode)
+
+
+def cache_preservation(
+    model: DiffusionModel, preservation_images: pd.DataFrame, parameters: DrawingParameters
+) -> dict[str, Callable[[], dict[str, Tensor]]]:
+    """The same of the neutral images and prompts."""
+    from safetydpo_kedro.images import decode_images
+    from safetydpo_kedro.preference.latents import encode_preserved
+
+    def encode(rows: pd.DataFrame) -> dict[str, Tensor]:
+        images = decode_images(rows["image"])
+        return encode_preserved(model, images, list(rows["prompt"])).to_tensors()
+
+    return _shards(preservation_images, parameters.shard_size, encode)
+
+
+def judge_image_pairs(
+    image_pairs: pd.DataFrame,
+    judge_clip: ClipModel,
+    q16_prompts: dict[str, Tensor],
+    judges: JudgesConfig,
+) -> pd.DataFrame:
+    """Judge x_U and x_S of every pair: two rows per pair, with a column ``kind``."""
+    from safetydpo_kedro.metrics.judging import judge_table
+
+    tables = []
+    for kind in ("unsafe", "safe"):
+        scores, _ = judge_table(
+            image_pairs,
+            judge_clip,
+            q16_prompts["prompts"].numpy(),
+            judges,
+            image=f"{kind}_image",
+            prompt=f"{kind}_prompt",
+        )
+        columns = image_pairs[["pair_id", "category", "concept"]].assign(kind=kind)
+        tables.append(columns.join(scores))
+    return pd.concat(tables, ignore_index=True)
+
+
+def report_dataset(
+    prompt_pairs: pd.DataFrame,
+    train_pairs: pd.DataFrame,
+    test_prompts: pd.DataFrame,
+    pair_scores: pd.DataFrame,
+) -> pd.DataFrame:
+    """Counts, and the Inappropriate Probability of the images of p_U and p_S, by category."""
+    from safetydpo_kedro.reporting.tables import dataset_table
+
+    return dataset_table(prompt_pairs, train_pairs, test_prompts, pair_scores)
+
+
+def plot_pairs(
+    image_pairs: pd.DataFrame, pair_scores: pd.DataFrame, parameters: ContactSheetParameters
+) -> Figure:
+    """Some pairs of each category: x_U on the left, x_S on the right."""
+    import numpy as np
+
+    from safetydpo_kedro.images import decode_images
+    from safetydpo_kedro.reporting.grids import contact_sheet
+
+    rows = image_pairs.groupby("category", sort=False).head(parameters.pairs_per_category)
+    kinds = ["unsafe", "safe"]
+    images = np.stack([decode_images(rows[f"{kind}_image"]) for kind in kinds], axis=1)
+    captions = rows[[f"{kind}_prompt" for kind in kinds]].to_numpy().ravel().tolist()
+    verdicts = pair_scores.pivot(index="pair_id", columns="kind", values="inappropriate")
+    return contact_sheet(
+        images.reshape(-1, *images.shape[2:]),
+        captions,
+        columns=2 * parameters.pairs_per_category,
+        blur=parameters.blur,
+        flagged=verdicts.loc[rows["pair_id"], kinds].to_numpy().ravel().tolist(),
+        title="Base model: p_U left, p_S right",
+    )
+
+
+def _draw(
+    model: DiffusionModel,
+    prompts: pd.Series,
+    seeds: pd.Series,
+    names: pd.Series,
+    parameters: DrawingParameters,
+) -> list[dict[str, Any]]:
+    from safetydpo_kedro.images import encode_images
+
+    return encode_images(model.sample(list(prompts), list(seeds), parameters.sampling), names)
+
+
+def _shards(
+    table: pd.DataFrame, size: int, make: Callable[[pd.DataFrame], Any]
+) -> dict[str, Callable[[], Any]]:
+    """A plan of shards: name → function that makes it from its rows."""
+    return {
+        f"shard-{start // size:05d}": partial(make, table.iloc[start : start + size])
+        for start in range(0, len(table), size)
+    }

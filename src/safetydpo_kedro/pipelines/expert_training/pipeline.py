@@ -1,0 +1,58 @@
+"""One namespaced sub-pipeline per expert, all of them built from one base."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Node, Pipeline
+
+from safetydpo_kedro.pipelines.expert_training import nodes
+from safetydpo_kedro.settings import EXPERTS
+
+SHARED_INPUTS = {"base_model", "train_pairs", "latent_cache", "preservation_cache"}
+
+
+def create_expert_pipeline() -> Pipeline:
+    """Training of one expert, without a namespace."""
+    return Pipeline(
+        [
+            Node(
+                nodes.train_safety_expert,
+                [
+                    "base_model",
+                    "train_pairs",
+                    "latent_cache",
+                    "preservation_cache",
+                    "params:categories",
+                    "params:expert_training",
+                ],
+                ["expert", "training_history"],
+                name="train_expert",
+                tags=["gpu"],
+            ),
+            Node(
+                nodes.plot_history,
+                "training_history",
+                "training_curves",
+                name="plot_training_curves",
+            ),
+        ]
+    )
+
+
+def create_pipeline(**kwargs) -> Pipeline:
+    """All experts: ``kedro run --pipelines expert_training``, or ``--namespaces hate`` for one."""
+    return sum(
+        (
+            Pipeline(
+                create_expert_pipeline(),
+                namespace=expert,
+                inputs=SHARED_INPUTS,
+                outputs={
+                    "expert": f"{expert}_expert",
+                    "training_history": f"{expert}_training_history",
+                    "training_curves": f"{expert}_training_curves",
+                },
+            )
+            for expert in EXPERTS
+        ),
+        Pipeline([]),
+    )

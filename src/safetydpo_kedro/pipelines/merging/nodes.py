@@ -1,0 +1,134 @@
+"""Nodes of ``merging``: thin wrappers of the ``merging`` package."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from safetydpo_kedro.pipelines.merging.parameters import (
+    CoMergeParameters,
+    LinearParameters,
+    ProfileParameters,
+    StrategyParameters,
+)
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+    from torch import Tensor
+
+    from safetydpo_kedro.diffusion.lora import LoraAdapter
+    from safetydpo_kedro.diffusion.model import DiffusionModel
+else:  # Kedro resolves the annotations when it starts, which must not load torch
+    DiffusionModel = Figure = LoraAdapter = Tensor = object
+
+
+def record_activation_profile(
+    base_model: DiffusionModel,
+    latent_cache: dict[str, Tensor],
+    train_pairs: pd.DataFrame,
+    parameters: ProfileParameters,
+    **experts: LoraAdapter,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Run the base model on unsafe prompts and see which expert would act, and where.
+
+    Args:
+        base_model: the model that the experts were trained on.
+        latent_cache: posteriors and embeddings of all pairs.
+        train_pairs: one row per pair, in the order of the cache.
+        parameters: number and seed of the calibration inputs.
+        experts: expert name → adapter.
+
+    Returns:
+        The profile as tensors, and its header.
+    """
+    from safetydpo_kedro.merging.calibration import record_profile
+    from safetydpo_kedro.preference.latents import LatentPairs
+
+    profile = record_profile(
+        base_model,
+        experts,
+        LatentPairs.from_tensors(latent_cache),
+        train_pairs["category"].tolist(),
+        inputs=parameters.inputs,
+        batch_size=parameters.batch_size,
+        seed=parameters.seed,
+    )
+    return profile.to_tensors()
+
+
+def summarise_ownership(
+    activation_profile: tuple[dict[str, Tensor], dict[str, Any]], parameters: CoMergeParameters
+) -> tuple[pd.DataFrame, Figure]:
+    """Which expert owns how much of each layer, as a table and as a heat map."""
+    from safetydpo_kedro.merging import parse_config
+    from safetydpo_kedro.merging.calibration import ownership_shares
+    from safetydpo_kedro.merging.profile import ActivationProfile
+    from safetydpo_kedro.reporting.figures import ownership_figure
+
+    profile = ActivationProfile.from_tensors(*activation_profile)
+    table = ownership_shares(profile, parse_config("co_merge", parameters.root))
+    shares = table.pivot(index="layer", columns="expert", values="owned")
+    return table, ownership_figure(shares)
+
+
+def merge_linear(parameters: LinearParameters, **experts: LoraAdapter) -> LoraAdapter:
+    """The mean of the experts, the baseline of Co-Merge."""
+    return _merge(parameters, experts)
+
+
+def merge_co_merge(
+    activation_profile: tuple[dict[str, Tensor], dict[str, Any]],
+    parameters: CoMergeParameters,
+    **experts: LoraAdapter,
+) -> LoraAdapter:
+    """Co-Merge: each unit comes from the expert that is most active there."""
+    return _merge(parameters, experts, activation_profile)
+
+
+def report_merges(**merges: LoraAdapter) -> pd.DataFrame:
+    """What merging cost.
+
+    Args:
+        merges: strategy → merged adapter.
+
+    Returns:
+        One row per strategy and layer: ``strategy, layer, rank, relative_error`` (Frobenius norm
+        of what truncation to the rank left out, relative to the exact merge) and ``norm``
+        (Frobenius norm of the merged ``ΔW``).
+    """
+    rows = []
+    for strategy, adapter in merges.items():
+        errors = json.loads(adapter.metadata["merge_relative_error"])
+        for name, layer in adapter.layers.items():
+            rows.append(
+                {
+                    "strategy": strategy,
+                    "layer": name,
+                    "rank": layer.rank,
+                    "relative_error": errors[name],
+                    "norm": float(layer.delta().norm()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _merge(
+    parameters: StrategyParameters,
+    experts: dict[str, LoraAdapter],
+    profile: tuple[dict[str, Tensor], dict[str, Any]] | None = None,
+) -> LoraAdapter:
+    """Merge, and note in the adapter how far each layer is from the exact merge."""
+    from safetydpo_kedro.diffusion.lora import LoraAdapter
+    from safetydpo_kedro.merging import ActivationProfile, merge
+
+    result = merge(
+        parameters.strategy,
+        experts,
+        parameters.root,
+        profile and ActivationProfile.from_tensors(*profile),
+    )
+    errors = json.dumps(result.relative_error, sort_keys=True)
+    metadata = {**result.adapter.metadata, "merge_relative_error": errors}
+    return LoraAdapter(result.adapter.layers, metadata)

@@ -1,0 +1,52 @@
+"""Typed parameters of ``merging``."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, Field, RootModel, model_validator
+
+from safetydpo_kedro.validation import Explained
+
+
+class ProfileParameters(Explained):
+    """Calibration inputs of the activation profile.
+
+    Attributes:
+        inputs: noised latents under unsafe prompts, split evenly over the categories.
+        batch_size: inputs in one forward.
+        seed: of the choice of inputs, their noise and their timesteps.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    inputs: int = Field(default=512, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    seed: int = 0
+
+
+class StrategyParameters(RootModel[dict[str, Any]]):
+    """Settings of one merge strategy; the strategy itself says which it knows."""
+
+    model_config = ConfigDict(frozen=True)
+    strategy: ClassVar[str]
+
+    @model_validator(mode="after")
+    def _known(self) -> StrategyParameters:
+        # Imported here, because strategies need torch, and parameters are read without it.
+        from safetydpo_kedro.merging import parse_config
+
+        parse_config(self.strategy, self.root)
+        return self
+
+
+class LinearParameters(StrategyParameters):
+    """Settings of ``linear``."""
+
+    strategy = "linear"
+
+
+class CoMergeParameters(StrategyParameters):
+    """Settings of ``co_merge``."""
+
+    strategy = "co_merge"

@@ -1,0 +1,1 @@
+"""Preference training: pairs and latent cache, the DPO loss, the trainer of one expert."""

@@ -1,0 +1,1 @@
+"""Prompt pairs: who writes them, and how they are split without a leak."""

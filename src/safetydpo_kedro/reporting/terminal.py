@@ -1,0 +1,80 @@
+"""The summary that a run prints last: one line per variant, and where to look next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from safetydpo_kedro.reporting.tables import format_cell
+
+TITLES = {"ip": "IP", "fid": "FID", "clip_score": "CLIP\nScore"}
+LOG_WIDTH = 160
+FORMATS = {"ip": ".2f", "fid": ".3g", "clip_score": ".1f"}
+
+
+def summary(
+    table: pd.DataFrame,
+    next_steps: Sequence[str] = (),
+    *,
+    columns: Sequence[str] = ("ip", "fid", "clip_score"),
+    title: str = "Evaluation",
+) -> Group:
+    """Build the summary.
+
+    Args:
+        table: ``benchmark_table``, one row per variant and benchmark.
+        next_steps: lines below the table, for example where the figures lie.
+        columns: measures to show for every benchmark; those nobody measured are left out.
+        title: above the table.
+
+    Returns:
+        Something :mod:`rich` prints; in a file or a pipe it comes without colours.
+
+    Raises:
+        ValueError: the table lacks a column.
+    """
+    missing = [c for c in ("variant", "benchmark", *columns) if c not in table]
+    if missing:
+        raise ValueError(f"benchmark table lacks columns {missing}, got {list(table)}")
+    wide = table.pivot(index="variant", columns="benchmark", values=list(columns))
+    shown = [
+        (benchmark, column)
+        for benchmark in table["benchmark"].unique()
+        for column in columns
+        if wide[(column, benchmark)].notna().any()
+    ]
+    grid = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    grid.add_column("variant", style="bold", no_wrap=True)
+    for benchmark, column in shown:
+        name = TITLES.get(column, column.replace("_", "\n"))
+        grid.add_column(f"{benchmark}\n{name}", justify="right")
+    for variant in table["variant"].unique():
+        cells = [
+            format_cell(float(wide.loc[variant, (column, benchmark)]), FORMATS.get(column, ".2f"))
+            for benchmark, column in shown
+        ]
+        grid.add_row(str(variant), *cells)
+    steps = [Text(f"  {line}") for line in next_steps]
+    return Group(grid, *([Text("\nWhere to look next", style="bold"), *steps] if steps else []))
+
+
+def print_summary(
+    table: pd.DataFrame,
+    next_steps: Sequence[str] = (),
+    *,
+    columns: Sequence[str] = ("ip", "fid", "clip_score"),
+    title: str = "Evaluation",
+    console: Console | None = None,
+) -> None:
+    """Print :func:`summary` to a console, by default standard output.
+
+    A log file has no width, so it gets as many columns as the table needs.
+    """
+    if console is None:
+        console = Console()
+        console = console if console.is_terminal else Console(width=LOG_WIDTH)
+    console.print(summary(table, next_steps, columns=columns, title=title))

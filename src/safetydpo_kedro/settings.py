@@ -1,0 +1,33 @@
+"""Settings that Kedro reads, and the categories of harm, in the one place to add another."""
+
+from __future__ import annotations
+
+from safetydpo_kedro.config_loader import ExpertConfigLoader
+from safetydpo_kedro.hooks import FreshnessHooks
+from safetydpo_kedro.parameter_check import ParameterHooks
+from safetydpo_kedro.summary import SummaryHooks
+
+CATEGORIES = (
+    "hate",
+    "harassment",
+    "violence",
+    "self_harm",
+    "sexual",
+    "shocking",
+    "illegal_activity",
+)
+ALL_SINGLE = "all_single"
+EXPERTS = (*CATEGORIES, ALL_SINGLE)
+MERGES = ("linear", "co_merge")
+VARIANTS = ("base", *EXPERTS, *MERGES)
+
+HOOKS = (ParameterHooks(), FreshnessHooks(), SummaryHooks())
+
+CONFIG_LOADER_CLASS = ExpertConfigLoader
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    # Soft merges: an environment states only the parameters that differ from conf/base.
+    "merge_strategy": {"parameters": "soft"},
+    "experts": {**{category: [category] for category in CATEGORIES}, ALL_SINGLE: CATEGORIES},
+}

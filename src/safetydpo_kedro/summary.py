@@ -1,0 +1,58 @@
+"""A hook that ends an evaluation with its results, and says where to look next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+
+from safetydpo_kedro.datasets.freshness import local_path
+
+COLUMNS = ("ip", "fid", "clip_score", "concept_accuracy")
+NEXT = {
+    "qualitative_grid": "images of base and of the aligned models, same prompts and seeds",
+    "benchmark_table_markdown": "the table with intervals and single judges",
+    "category_table": "the same by category of harm",
+    "key_figures": "the key figures",
+    "image_scores": "every image with its raw scores",
+}
+
+
+class SummaryHooks:
+    """Print the results of every run that contains the evaluation, fresh or not."""
+
+    @hook_impl
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Print the key figures, the benchmark table and the files that hold the rest."""
+        outputs = pipeline.all_outputs()
+        if "benchmark_table" not in outputs:
+            return
+        from rich.console import Console
+
+        from safetydpo_kedro.reporting.key_figures import key_figures_table
+        from safetydpo_kedro.reporting.terminal import LOG_WIDTH, print_summary
+
+        console = Console()
+        console = console if console.is_terminal else Console(width=LOG_WIDTH)
+        if "key_figures" in outputs:
+            console.print(key_figures_table(catalog.load("key_figures")), "")
+        table = catalog.load("benchmark_table")
+        columns = [column for column in COLUMNS if column in table]
+        print_summary(table, next_steps(outputs, catalog), columns=columns, console=console)
+
+
+def next_steps(outputs: set[str], catalog: CatalogProtocol) -> list[str]:
+    """Files that a run has made, each with what it holds, and how to see them all."""
+    paths = {name: local_path(catalog.get(name)) for name in NEXT if name in outputs}
+    shown = {name: str(_short(path)) for name, path in paths.items() if path}
+    width = max(map(len, shown.values()), default=0)
+    steps = [f"{path:<{width}}  {NEXT[name]}" for name, path in shown.items()]
+    return [*steps, f"{'make viz':<{width}}  the pipelines and their results in a browser"]
+
+
+def _short(path: Path) -> Path:
+    """Relative to the working directory, if it lies below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from kedro.io import DatasetError
+
+from safetydpo_kedro.artifacts import Manifest, Provenance
+from safetydpo_kedro.datasets import ShardedSafetensorsDataset
+
+
+class Planner:
+    """Makes plans of one-row shards and counts which of them are computed."""
+
+    def __init__(self, fails_at: str | None = None) -> None:
+        self.computed: list[str] = []
+        self.fails_at = fails_at
+
+    def shard(self, name: str) -> dict[str, torch.Tensor]:
+        if name == self.fails_at:
+            raise RuntimeError(f"killed at {name}")
+        self.computed.append(name)
+        return {"x": torch.tensor([float(name)])}
+
+    def plan(self, *names: str):
+        return {name: (lambda name=name: self.shard(name)) for name in names}
+
+
+def open_shards(tmp_path, expected: str | None = "f1") -> ShardedSafetensorsDataset:
+    dataset = ShardedSafetensorsDataset(path=str(tmp_path / "cache"))
+    if expected:
+        dataset.expect(Provenance(expected, "node"))
+    return dataset
+
+
+def values(dataset) -> list[float]:
+    return dataset.load()["x"].tolist()
+
+
+def test_shards_are_loaded_in_the_order_of_the_plan(tmp_path):
+    dataset = open_shards(tmp_path)
+    dataset.save(Planner().plan("2", "10", "1"))
+    assert values(dataset) == [2, 10, 1]
+    assert dataset.exists()
+
+
+def test_a_plan_may_hold_ready_values(tmp_path):
+    dataset = open_shards(tmp_path)
+    dataset.save({"a": {"x": torch.ones(2)}, "b": {"x": torch.zeros(1)}})
+    assert values(dataset) == [1, 1, 0]
+
+
+def test_a_kill_leaves_whole_shards_only_and_nothing_that_exists(tmp_path):
+    dataset = open_shards(tmp_path)
+    with pytest.raises(DatasetError, match="killed at 3"):
+        dataset.save(Planner(fails_at="3").plan("1", "2", "3", "4"))
+    names = sorted(path.name for path in (tmp_path / "cache").iterdir())
+    assert names == ["1.safetensors", "2.safetensors", "_in_progress.json"]
+    assert not dataset.exists()
+    with pytest.raises(DatasetError, match="incomplete"):
+        dataset.load()
+
+
+def test_a_kill_while_a_shard_is_written_leaves_no_partial_file(tmp_path, monkeypatch):
+    def write_half(self, shard, path):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    dataset = open_shards(tmp_path)
+    monkeypatch.setattr(ShardedSafetensorsDataset, "_write", write_half)
+    with pytest.raises(KeyboardInterrupt):
+        dataset.save(Planner().plan("1"))
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["_in_progress.json"]
+
+
+def test_a_later_run_computes_only_what_is_missing(tmp_path):
+    with pytest.raises(DatasetError):
+        open_shards(tmp_path).save(Planner(fails_at="3").plan("1", "2", "3", "4"))
+    dataset, planner = open_shards(tmp_path), Planner()
+    dataset.save(planner.plan("1", "2", "3", "4"))
+    assert planner.computed == ["3", "4"]
+    assert values(dataset) == [1, 2, 3, 4]
+    assert not (tmp_path / "cache" / "_in_progress.json").exists()
+
+
+def test_half_done_shards_of_other_parameters_are_not_taken(tmp_path):
+    with pytest.raises(DatasetError):
+        open_shards(tmp_path, "f1").save(Planner(fails_at="2").plan("1", "2"))
+    planner = Planner()
+    open_shards(tmp_path, "f2").save(planner.plan("1", "2"))
+    assert planner.computed == ["1", "2"]
+
+
+def test_complete_shards_of_other_parameters_do_not_exist_and_are_made_again(tmp_path):
+    open_shards(tmp_path, "f1").save(Planner().plan("1", "2"))
+    dataset, planner = open_shards(tmp_path, "f2"), Planner()
+    assert not dataset.exists()
+    dataset.save(planner.plan("1", "2"))
+    assert planner.computed == ["1", "2"]
+    assert Manifest.read(dataset.manifest_path).provenance.fingerprint == "f2"
+
+
+def test_without_a_known_fingerprint_nothing_is_used_again(tmp_path):
+    open_shards(tmp_path, None).save(Planner().plan("1"))
+    dataset, planner = open_shards(tmp_path, None), Planner()
+    assert dataset.exists()
+    dataset.save(planner.plan("1"))
+    assert planner.computed == ["1"]
+
+
+def test_a_deleted_shard_is_missed_and_made_again(tmp_path):
+    dataset, planner = open_shards(tmp_path), Planner()
+    dataset.save(Planner().plan("1", "2"))
+    (tmp_path / "cache" / "1.safetensors").unlink()
+    assert not dataset.exists()
+    with pytest.raises(DatasetError, match=r"lacks 1 of its 2 shards.*1\.safetensors"):
+        dataset.load()
+    dataset.save(planner.plan("1", "2"))
+    assert planner.computed == ["1"]
+
+
+def test_a_damaged_shard_is_made_again(tmp_path):
+    dataset, planner = open_shards(tmp_path), Planner()
+    dataset.save(Planner().plan("1", "2"))
+    (tmp_path / "cache" / "2.safetensors").write_bytes(b"damaged")
+    assert not dataset.exists()
+    dataset.save(planner.plan("1", "2"))
+    assert planner.computed == ["2"]
+
+
+def test_shards_that_left_the_plan_are_removed(tmp_path):
+    dataset = open_shards(tmp_path)
+    dataset.save(Planner().plan("1", "2"))
+    dataset.save(Planner().plan("2"))
+    assert values(dataset) == [2]
+    assert not (tmp_path / "cache" / "1.safetensors").exists()
+
+
+def test_files_of_others_are_never_removed(tmp_path):
+    theirs = tmp_path / "cache" / "theirs.safetensors"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"precious")
+    with pytest.raises(DatasetError, match="not written as shards"):
+        open_shards(tmp_path).save(Planner().plan("1"))
+    assert theirs.read_bytes() == b"precious"
+
+
+def test_loading_before_saving_says_what_to_do(tmp_path):
+    with pytest.raises(DatasetError, match="not there: run the node"):
+        open_shards(tmp_path).load()
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [({}, "no shards"), ({"../up": {}}, "'../up'"), ({".hidden": {}}, "'.hidden'")],
+)
+def test_bad_plans_are_refused(tmp_path, plan, message):
+    with pytest.raises(DatasetError, match=message):
+        open_shards(tmp_path).save(plan)
+
+
+def test_shards_with_different_names_inside_are_refused(tmp_path):
+    dataset = open_shards(tmp_path)
+    dataset.save({"1": {"x": torch.ones(1)}, "2": {"y": torch.ones(1)}})
+    with pytest.raises(DatasetError, match=r"holds \['y'\]"):
+        dataset.load()
+
+
+def test_the_expectation_travels_to_other_processes(tmp_path):
+    open_shards(tmp_path, "f1").save(Planner().plan("1"))
+    assert pickle.loads(pickle.dumps(open_shards(tmp_path, "f1"))).exists()
+    assert not pickle.loads(pickle.dumps(open_shards(tmp_path, "f2"))).exists()

@@ -1,0 +1,75 @@
+"""One signature for all strategies, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
+from safetydpo_kedro.merging import (
+    StrategyConfig,
+    available_strategies,
+    merge,
+    parse_config,
+    register,
+)
+
+from .small_experts import make_experts, record_profile
+
+
+def test_names():
+    assert {"co_merge", "linear", "task_arithmetic"} <= set(available_strategies())
+
+
+def test_metadata_names_the_recipe(experts):
+    metadata = merge("linear", experts, {"strength": 0.5}).adapter.metadata
+    assert metadata["merge_strategy"] == "linear"
+    assert json.loads(metadata["merge_config"]) == {"strength": 0.5, "rank": None}
+    assert json.loads(metadata["merge_experts"]) == ["hate", "sexual", "violence"]
+
+
+def test_configuration_errors(experts):
+    with pytest.raises(ValueError, match="unknown merge strategy 'co_merg', expected one of"):
+        merge("co_merg", experts)
+    with pytest.raises(ValueError, match=r"(?s)'linear'.*density"):
+        merge("linear", experts, {"density": 0.5})
+    with pytest.raises(ValueError, match=r"(?s)'co_merge'.*granularity"):
+        parse_config("co_merge", {"granularity": "column"})
+    with pytest.raises(ValueError, match=r"(?s)'linear'.*rank"):
+        parse_config("linear", {"rank": 0})
+    config = parse_config("co_merge", {"strength": 1.5})
+    assert parse_config("co_merge", config) is config
+
+
+def test_profile_errors(experts):
+    profile = record_profile(experts)
+    with pytest.raises(ValueError, match="'co_merge' needs an activation profile"):
+        merge("co_merge", experts)
+    two = {name: experts[name] for name in ("hate", "sexual")}
+    with pytest.raises(ValueError, match=r"recorded for experts .*'violence'.* not for"):
+        merge("co_merge", two, profile=profile)
+    other = make_experts({"hate": 4, "sexual": 3, "violence": 1})
+    with pytest.raises(ValueError, match=r"layer 'block.to_out.0': .*'rank': 4.*'rank': 3"):
+        merge("co_merge", other, profile=profile)
+
+
+def test_expert_errors(experts):
+    with pytest.raises(ValueError, match="no experts"):
+        merge("linear", {})
+
+    layers = experts["sexual"].layers
+    layer = layers["block.to_q"]
+    not_finite = {"block.to_q": LoraLayer(layer.a, layer.b * torch.nan)}
+    spoilt = experts | {"sexual": LoraAdapter(layers | not_finite)}
+    with pytest.raises(ValueError, match=r"expert 'sexual', layer 'block\.\S+': NaN"):
+        merge("linear", spoilt)
+    other = LoraAdapter({"block.to_q": LoraLayer(torch.ones(1, 5), torch.ones(6, 1))})
+    with pytest.raises(ValueError, match=r"'violence', layer 'block.to_q': ΔW has shape \(6, 5\)"):
+        merge("linear", experts | {"violence": other})
+
+
+def test_a_name_registers_once():
+    with pytest.raises(ValueError, match="'linear' is registered twice"):
+        register("linear", StrategyConfig)(lambda experts, config, profile: experts)

@@ -1,0 +1,76 @@
+"""Fréchet distance against its closed form, and through a feature network."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from torch import nn
+
+from safetydpo_kedro.metrics.fid import frechet_distance, frechet_metric
+
+
+def closed_form(a, b):
+    """The definition, in float64, with scipy's matrix root."""
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = sqrtm(cov_a @ cov_b).real
+    return np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(cov_a + cov_b - 2 * root)
+
+
+def gaussians(n, m, width, seed=0):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(n, width)) @ rng.normal(size=(width, width))
+    b = rng.normal(size=(m, width)) @ rng.normal(size=(width, width)) + rng.normal(size=width)
+    return a, b
+
+
+@pytest.mark.parametrize(("n", "m", "width"), [(500, 300, 8), (200, 200, 32)])
+def test_equals_the_closed_form(n, m, width):
+    a, b = gaussians(n, m, width)
+    assert frechet_distance(a, b) == pytest.approx(closed_form(a, b), rel=1e-4)
+
+
+def test_small_float32_features_are_summed_in_float64():
+    a, b = (features.astype(np.float32) * 1e-3 for features in gaussians(300, 300, 16))
+    expected = closed_form(a.astype(np.float64), b.astype(np.float64))
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
+
+
+def test_equal_sets_have_distance_zero_and_a_shift_its_square():
+    a, _ = gaussians(100, 100, 6)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(a, a + 2.0) == pytest.approx(6 * 4, rel=1e-6)
+
+
+def test_singular_covariances_stay_finite():
+    a, b = gaussians(10, 12, 32)
+    distance = frechet_distance(a, b)
+    # The zero eigenvalues add nothing, so the trace over the common range is all there is.
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root_a = np.linalg.svd(a - a.mean(0), full_matrices=False)
+    half = (root_a[2].T * root_a[1] / np.sqrt(len(a) - 1)) @ root_a[2]
+    trace = np.sqrt(np.linalg.eigvalsh(half @ cov_b @ half).clip(0)).sum()
+    expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(cov_a + cov_b) - 2 * trace
+    assert distance == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_feature_network_gives_the_distance_of_its_features():
+    class Means(nn.Module):
+        num_features = 3
+
+        def forward(self, images):
+            return images.float().mean(dim=(2, 3))
+
+    rng = np.random.default_rng(0)
+    a, b = (torch.from_numpy(rng.integers(0, 256, (40, 3, 8, 8), dtype=np.uint8)) for _ in "ab")
+    metric = frechet_metric(Means())
+    metric.update(a, real=True)
+    metric.update(b, real=False)
+    expected = frechet_distance(Means()(a).numpy(), Means()(b).numpy())
+    assert float(metric.compute()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_refuses_what_has_no_covariance():
+    with pytest.raises(ValueError, match="got 1 real"):
+        frechet_distance(np.ones((1, 4)), np.ones((5, 4)))
+    with pytest.raises(ValueError, match=r"\(5, 3\)"):
+        frechet_distance(np.ones((5, 4)), np.ones((5, 3)))

@@ -1,0 +1,166 @@
+"""The merging pipeline as it is configured, on a tiny real model."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from kedro.runner import SequentialRunner
+from kedro.validation.exceptions import ParameterValidationError
+from plotly.graph_objects import Figure
+
+from safetydpo_kedro.diffusion.model import DiffusionModel
+from safetydpo_kedro.merging.calibration import choose_inputs, record_profile
+from safetydpo_kedro.pipelines.merging import create_pipeline
+from safetydpo_kedro.preference.latents import LatentImages, LatentPairs
+from safetydpo_kedro.settings import CATEGORIES
+
+from ..worlds import (
+    LATENT_CHANNELS,
+    LATENT_SIZE,
+    add_parameters,
+    base_catalog,
+    base_parameters,
+    prompt_pairs,
+    tiny_expert,
+    tiny_pipeline,
+)
+
+
+def random_cache(model: DiffusionModel, pairs: pd.DataFrame) -> LatentPairs:
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, len(pairs), LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
+    winner, loser = torch.randn(shape, generator=generator)
+    std = torch.full_like(winner, 0.1)
+    return LatentPairs(
+        winners=LatentImages(winner, std),
+        losers=LatentImages(loser, std.clone()),
+        unsafe=model.encode_prompts(list(pairs["unsafe_prompt"])),
+        safe=model.encode_prompts(list(pairs["safe_prompt"])),
+        ids=torch.arange(len(pairs)),
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    return DiffusionModel(tiny_pipeline())
+
+
+@pytest.fixture(scope="module")
+def experts(model):
+    return {category: tiny_expert(model.unet, seed) for seed, category in enumerate(CATEGORIES)}
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return prompt_pairs(per_category=2)
+
+
+@pytest.fixture
+def catalog(tmp_path, model, experts, pairs):
+    catalog = base_catalog(tmp_path)
+    catalog["base_model"].save(model.pipeline)
+    catalog["train_pairs"].save(pairs)
+    catalog["latent_cache"].save({"shard-00000": random_cache(model, pairs).to_tensors()})
+    for category, adapter in experts.items():
+        catalog[f"{category}_expert"].save(adapter)
+    return catalog
+
+
+def test_the_pipeline_makes_every_artifact(catalog, experts):
+    parameters = base_parameters(
+        merging={
+            "profile": {"inputs": 14, "batch_size": 5},
+            "strategies": {"co_merge": {"ownership": "argmax", "strength": 1.0}},
+        }
+    )
+    add_parameters(catalog, parameters, merging=create_pipeline())
+    SequentialRunner().run(create_pipeline(), catalog)
+
+    linear, co_merge = catalog.load("linear_merge"), catalog.load("co_merge")
+    for name, layer in linear.layers.items():
+        mean = sum(expert.layers[name].delta() for expert in experts.values()) / len(experts)
+        torch.testing.assert_close(layer.delta(), mean)
+    for name, layer in co_merge.layers.items():  # every row is the row of one expert
+        for j, row in enumerate(layer.delta()):
+            rows = torch.stack([expert.layers[name].delta()[j] for expert in experts.values()])
+            assert (rows - row).abs().amax(1).min() < 1e-6
+
+    report = catalog.load("merge_report")
+    assert list(report) == ["strategy", "layer", "rank", "relative_error", "norm"]
+    assert set(report["strategy"]) == {"linear", "co_merge"}
+    assert (report["rank"] == 2 * len(CATEGORIES)).all() and (report["relative_error"] == 0).all()
+
+    table = catalog.load("ownership_table")
+    assert table.groupby("layer")["owned"].sum().to_numpy() == pytest.approx(1)
+    assert set(table["expert"]) == set(CATEGORIES)
+    assert isinstance(catalog.load("ownership_heatmap"), Figure)
+    assert set(catalog.load("activation_profile")[1]) == {"activation_profile"}
+
+
+def test_a_smaller_rank_costs_an_error_that_is_reported(catalog):
+    parameters = base_parameters(
+        merging={
+            "profile": {"inputs": 7, "batch_size": 7},
+            "strategies": {"co_merge": {"rank": 2}, "linear": {"rank": 2}},
+        }
+    )
+    add_parameters(catalog, parameters, merging=create_pipeline())
+    SequentialRunner().run(create_pipeline(), catalog)
+    report = catalog.load("merge_report")
+    assert (report["rank"] == 2).all()
+    assert report["relative_error"].between(0.01, 1).all()
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"profile": {"input": 7}}, "input.*known keys here are.*did you mean 'inputs'"),
+        ({"profile": {"inputs": 0}}, "inputs.*greater than or equal to 1"),
+        ({"strategies": {"co_merge": {"statistc": "wins"}}}, "statistc.*did you mean 'statistic'"),
+        ({"strategies": {"linear": {"fraction": 0.5}}}, "fraction.*rank, strength"),
+    ],
+)
+def test_a_wrong_parameter_stops_before_any_node(tmp_path, section, message):
+    with pytest.raises(ParameterValidationError, match=f"(?s){message}"):
+        add_parameters(
+            base_catalog(tmp_path), base_parameters(merging=section), merging=create_pipeline()
+        )
+
+
+def test_inputs_are_spread_over_categories_and_never_repeat():
+    categories = ["hate"] * 3 + ["sexual"] * 2
+    chosen = choose_inputs(categories, 8, seed=0)
+    assert len(set(chosen)) == 8
+    assert [categories[row] for row, _ in chosen] == ["hate", "sexual"] * 4
+    assert sorted(chosen[1::2]) == [(3, 0), (3, 1), (4, 0), (4, 1)]
+    assert choose_inputs(categories, 8, seed=0) == chosen != choose_inputs(categories, 8, seed=1)
+
+
+def test_the_profile_depends_on_the_seed_only(model, experts, pairs):
+    cache, categories = random_cache(model, pairs), pairs["category"].tolist()
+
+    def wins(batch_size, seed):
+        profile = record_profile(
+            model, experts, cache, categories, inputs=14, batch_size=batch_size, seed=seed
+        )
+        assert profile.groups == tuple(sorted(CATEGORIES))
+        return torch.cat([layer.wins.flatten() for layer in profile.output.values()])
+
+    assert torch.equal(wins(14, seed=0), wins(14, seed=0))
+    assert not torch.equal(wins(14, seed=0), wins(14, seed=1))
+    # Rounding may move a win where two experts are all but equal.
+    assert (wins(14, seed=0) != wins(3, seed=0)).float().mean() < 0.01
+
+
+def test_a_cache_of_other_pairs_is_refused(model, experts, pairs):
+    with pytest.raises(ValueError, match=r"14 cached pairs, but 1 categories.*make both again"):
+        record_profile(
+            model,
+            experts,
+            random_cache(model, pairs),
+            ["hate"],
+            inputs=1,
+            batch_size=1,
+            seed=0,
+        )
