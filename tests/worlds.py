@@ -9,7 +9,6 @@ import numpy as np
 import open_clip
 import pandas as pd
 import torch
-import yaml
 from diffusers import (
     AutoencoderKL,
     DPMSolverMultistepScheduler,
@@ -157,23 +156,26 @@ def reference_images(count: int = 4) -> pd.DataFrame:
 
 
 def base_catalog(folder: Path) -> DataCatalog:
-    """The catalog of ``conf/base``, its files below ``folder``."""
-    entries: dict[str, Any] = {}
-    for file in sorted((ROOT / "conf/base").glob("catalog_*.yml")):
-        entries |= yaml.safe_load(file.read_text(encoding="utf-8"))
-    for entry in entries.values():
-        for key in ("filepath", "path"):
-            if key in entry:
-                entry[key] = str(folder / entry[key])
-    return DataCatalog.from_config(entries)
+    """The catalog of ``conf/base``, its data below ``folder``."""
+    return DataCatalog.from_config(_relocated(_loader()["catalog"], folder))
+
+
+def _relocated(value: Any, folder: Path) -> Any:
+    """The same configuration, with every path below ``data/`` moved below ``folder``."""
+    if isinstance(value, dict):
+        return {key: _relocated(inner, folder) for key, inner in value.items()}
+    is_data = isinstance(value, str) and value.startswith("data/")
+    return str(folder / value) if is_data else value
 
 
 def base_parameters(**overrides: Any) -> dict[str, Any]:
     """The parameters of ``conf/base``, with changes as on the command line."""
-    loader = ExpertConfigLoader(
-        str(ROOT / "conf"), env="base", runtime_params=overrides, **CONFIG_LOADER_ARGS
-    )
-    return loader["parameters"]
+    return _loader(**overrides)["parameters"]
+
+
+def _loader(**overrides: Any) -> ExpertConfigLoader:
+    conf = str(ROOT / "conf")
+    return ExpertConfigLoader(conf, env="base", runtime_params=overrides, **CONFIG_LOADER_ARGS)
 
 
 def add_parameters(catalog: DataCatalog, parameters: dict[str, Any], **pipelines: Pipeline) -> None:
