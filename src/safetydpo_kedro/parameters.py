@@ -25,6 +25,9 @@ class SamplingParameters(Strict):
 
     steps: int = Field(50, gt=0, description="denoising steps")
     guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance; ≤ 1 is off")
+    resolution: int | None = Field(
+        None, gt=0, multiple_of=8, description="side of the image in pixels; None: the model's own"
+    )
     batch_size: int = Field(4, gt=0, description="images drawn at once; does not change them")
 
 
@@ -102,10 +105,17 @@ class ExpertTrainingParameters(Strict):
     steps: int = Field(2000, gt=0)
     batch_size: int = Field(16, gt=0, description="pairs per optimizer step")
     micro_batch_size: int | None = Field(None, gt=0, description="pairs per forward; None: all")
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
     learning_rate: float = Field(1e-5, gt=0)
+    scale_learning_rate: bool = Field(
+        False, description="multiply the learning rate by the batch size"
+    )
     weight_decay: float = Field(1e-2, ge=0)
     schedule: Literal["constant_with_warmup", "cosine", "linear"] = "constant_with_warmup"
     warmup_steps: int = Field(500, ge=0)
     max_gradient_norm: float = Field(1.0, gt=0)
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations twice instead of keeping them"
+    )
     checkpoint_every: int = Field(100, gt=0)
     checkpoint_directory: Path = Path("data/06_models/checkpoints")

@@ -11,7 +11,7 @@ from safetydpo_kedro.diffusion.lora import (
     random_adapter,
     save_adapter,
 )
-from safetydpo_kedro.diffusion.model import DiffusionModel
+from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.parameters import LoraParameters, SamplingParameters
 
 from ..worlds import tiny_pipeline
@@ -31,7 +31,7 @@ def shapes(unet, suffixes=("attn2.to_k", "attn2.to_v", "attn1.to_out.0")):
 
 @pytest.fixture
 def model():
-    return DiffusionModel(tiny_pipeline())
+    return diffusion_model(tiny_pipeline())
 
 
 @pytest.fixture

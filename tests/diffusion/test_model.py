@@ -3,7 +3,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from safetydpo_kedro.diffusion.model import DiffusionModel
+from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.parameters import SamplingParameters
 
 from ..worlds import tiny_pipeline
@@ -13,7 +13,7 @@ PROMPTS = ["knife on a blue background", "a red picture of spoon", "drawing of d
 
 @pytest.fixture(scope="module")
 def model():
-    return DiffusionModel(tiny_pipeline())
+    return diffusion_model(tiny_pipeline())
 
 
 def test_an_image_depends_on_its_prompt_and_seed_alone(model):
@@ -53,7 +53,7 @@ def test_posterior_is_the_autoencoders_in_latent_scale(model):
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_a_perfect_prediction_recovers_the_latents(model, kind):
     """Independent check of the target: DDPM's own formula for x_0 from the prediction."""
-    other = DiffusionModel(tiny_pipeline())
+    other = diffusion_model(tiny_pipeline())
     other.noise_schedule = DDPMScheduler.from_config(
         model.noise_schedule.config, prediction_type=kind
     )
@@ -71,7 +71,7 @@ def test_a_perfect_prediction_recovers_the_latents(model, kind):
 
 
 def test_an_unknown_prediction_type_is_an_error_that_names_it(model):
-    other = DiffusionModel(tiny_pipeline())
+    other = diffusion_model(tiny_pipeline())
     other.noise_schedule = DDPMScheduler.from_config(
         model.noise_schedule.config, prediction_type="sample"
     )

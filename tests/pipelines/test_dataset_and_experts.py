@@ -99,7 +99,7 @@ def test_the_latent_cache_holds_posteriors_of_the_images(project):
     mean, std = model.encode_images(decode_images(pairs["safe_image"].iloc[:4]))
     torch.testing.assert_close(cache["winner_mean"][:4], mean, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(cache["winner_std"][:4], std, rtol=1e-4, atol=1e-4)
-    embeddings = model.encode_prompts(list(pairs["unsafe_prompt"].iloc[:4]))
+    embeddings = model.encode_prompts(list(pairs["unsafe_prompt"].iloc[:4]))["embedding"]
     torch.testing.assert_close(cache["unsafe_embedding"][:4], embeddings, rtol=1e-4, atol=1e-5)
     assert cache["pair_index"].tolist() == list(range(42))
 

@@ -11,7 +11,7 @@ from kedro.validation.exceptions import ParameterValidationError
 from PIL import Image
 
 from safetydpo_kedro.diffusion.adapters import fused
-from safetydpo_kedro.diffusion.model import DiffusionModel
+from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.images import decode_images
 from safetydpo_kedro.parameters import SamplingParameters
 from safetydpo_kedro.pipelines.evaluation import create_pipeline
@@ -93,7 +93,7 @@ def test_unsafe_and_safe_prompts_of_a_pair_share_seed_and_name():
 def test_every_variant_draws_every_prompt_with_its_adapter(catalog):
     prompts = catalog.load("evaluation_prompts")
     shard = prompts.iloc[:SHARD]
-    model = DiffusionModel(tiny_pipeline())
+    model = diffusion_model(tiny_pipeline())
     sampling = SamplingParameters(steps=1, guidance_scale=1.0, batch_size=64)
     drawn = {}
     for variant, adapter in (("base", None), ("hate", "hate_expert"), ("co_merge", "co_merge")):

@@ -10,6 +10,7 @@ from kedro.validation.exceptions import ParameterValidationError
 from plotly.graph_objects import Figure
 
 from safetydpo_kedro.diffusion.model import DiffusionModel
+from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.merging.calibration import choose_inputs, record_profile
 from safetydpo_kedro.pipelines.merging import create_pipeline
 from safetydpo_kedro.preference.latents import LatentImages, LatentPairs
@@ -43,7 +44,7 @@ def random_cache(model: DiffusionModel, pairs: pd.DataFrame) -> LatentPairs:
 
 @pytest.fixture(scope="module")
 def model():
-    return DiffusionModel(tiny_pipeline())
+    return diffusion_model(tiny_pipeline())
 
 
 @pytest.fixture(scope="module")

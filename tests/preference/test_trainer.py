@@ -6,7 +6,7 @@ import torch
 
 from safetydpo_kedro.diffusion.adapters import trainable_adapter
 from safetydpo_kedro.diffusion.lora import save_adapter
-from safetydpo_kedro.diffusion.model import DiffusionModel
+from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.parameters import (
     ExpertTrainingParameters,
     LoraParameters,
@@ -41,7 +41,7 @@ REFERENCE_RECIPE = ExpertTrainingParameters(
 
 @pytest.fixture(scope="module")
 def model():
-    return DiffusionModel(tiny_pipeline())
+    return diffusion_model(tiny_pipeline())
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def data(model):
     unsafe, safe, neutral = (
         [f"{name} on a {c} background" for c in colours] for name in ("knife", "spoon", "dog")
     )
-    pairs = encode_pairs(model, x_s, x_u, unsafe, safe, range(5))
-    pool = encode_preserved(model, x_n, neutral)
+    pairs = encode_pairs(model, x_s, x_u, unsafe, safe, range(5), batch_size=2)
+    pool = encode_preserved(model, x_n, neutral, batch_size=2)
     return pairs, {"neutral": pool, "safe": pool}
 
 
@@ -67,7 +67,7 @@ def test_step_0_loss_is_ln_2(model, data, tmp_path):
 
 
 def test_gradient_reaches_every_lora_weight_and_nothing_else(model, data):
-    empty = model.encode_prompts([""])
+    empty = model.unconditional()
     with trainable_adapter(model.unet, PARAMETERS.lora, seed=0) as weights:
         with torch.no_grad():  # B = 0 would hide A's gradient
             for weight in weights:
@@ -144,7 +144,7 @@ def test_micro_batches_give_the_same_gradient(model, data):
     """Without preserved rows, whose choice belongs to the micro-batch."""
     update = {"preservation": PreservationParameters(weight=0.0), "supervised_weight": 0.0}
     parameters = PARAMETERS.model_copy(update=update)
-    empty = model.encode_prompts([""])
+    empty = model.unconditional()
     gradients = []
     for size in (4, 2):
         with trainable_adapter(model.unet, parameters.lora, seed=0) as weights:

@@ -12,6 +12,7 @@ from kedro.io import AbstractDataset, DatasetError
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from safetydpo_kedro.diffusion.loading import ModelSource
     from safetydpo_kedro.diffusion.model import DiffusionModel
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -27,18 +28,29 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
 
             base_model:
               type: safetydpo_kedro.datasets.DiffusionPipelineDataset
-              filepath: data/01_raw/base_model
+              filepath: data/sdxl/01_raw/base_model
+              hub_id: stabilityai/stable-diffusion-xl-base-1.0
+              variant: fp16
+              dtype: float16
+              vae: {hub_id: madebyollin/sdxl-vae-fp16-fix}
 
     Args:
         filepath: local diffusers directory (the one with ``model_index.json``).
-        hub_id: name of a model on the hub, instead of ``filepath`` (which Kedro makes absolute).
-        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        hub_id: name of a model on the hub; used if there is no ``filepath``, or nothing at it.
+        revision: branch, tag or commit of the hub id.
+        variant: file name variant of the weights, such as ``fp16``.
+        dtype: ``float32``, ``bfloat16`` or ``float16``, of all weights.
         device: ``auto`` (CUDA if there is one, else CPU) or any torch device name.
+        vae: another autoencoder: ``filepath`` or ``hub_id``, with ``revision`` and ``variant``.
+        vae_slicing: encode and decode images one by one, which needs less memory.
+        vae_tiling: encode and decode an image in tiles, which needs less still; large images
+            differ a little.
+        offload: keep each part in main memory until it has to work.
         hint: what to do when the directory is missing; ends the error message.
         metadata: for other tools, such as Kedro-Viz; not read here.
 
     Raises:
-        ValueError: both or neither of ``filepath`` and ``hub_id``, or an unknown ``dtype``.
+        ValueError: neither ``filepath`` nor ``hub_id``, or an unknown ``dtype``.
     """
 
     def __init__(
@@ -46,56 +58,75 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
         *,
         filepath: str | None = None,
         hub_id: str | None = None,
+        revision: str | None = None,
+        variant: str | None = None,
         dtype: str = "float32",
         device: str = "auto",
+        vae: dict[str, str] | None = None,
+        vae_slicing: bool = False,
+        vae_tiling: bool = False,
+        offload: bool = False,
         hint: str = "Put a diffusers pipeline there, or name another one in the catalog.",
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        if (filepath is None) == (hub_id is None):
-            raise ValueError(
-                f"give either filepath (a local diffusers directory) or hub_id, "
-                f"got filepath={filepath!r} and hub_id={hub_id!r}"
-            )
+        self._source = {
+            "filepath": filepath,
+            "hub_id": hub_id,
+            "revision": revision,
+            "variant": variant,
+        }
+        _check_source("", self._source)
+        _check_source("vae: ", vae)
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         self._filepath = None if filepath is None else Path(filepath)
-        self._hub_id = hub_id
         self._dtype = dtype
         self._device = device
+        self._vae = vae
+        self._memory = {
+            "vae_slicing": vae_slicing,
+            "vae_tiling": vae_tiling,
+            "offload": offload,
+        }
         self._hint = hint
         self.metadata = metadata
 
     @property
     def fingerprint_options(self) -> dict[str, Any]:
         """What else, beside the content, changes the results of a node that loads this entry."""
-        return {"hub_id": self._hub_id, "dtype": self._dtype}
+        options = {"dtype": self._dtype, "vae": self._vae}
+        options |= {name: self._source[name] for name in ("hub_id", "revision", "variant")}
+        return options | {"vae_tiling": self._memory["vae_tiling"]}
 
     def load(self) -> DiffusionModel:
         """Load the model onto its device.
 
         Raises:
-            DatasetError: there is no diffusers pipeline at ``filepath``.
+            DatasetError: there is no diffusers pipeline, or it cannot be loaded.
         """
-        if self._filepath is not None and not self._exists():
-            raise DatasetError(
-                f"no diffusers pipeline at {self._filepath} (model_index.json is not there). "
-                f"{self._hint}"
-            )
         import torch
 
-        from safetydpo_kedro.diffusion.model import DiffusionModel
+        from safetydpo_kedro.diffusion.loading import ModelUnavailableError, load_model
 
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
-        return DiffusionModel.from_pretrained(
-            str(self._filepath or self._hub_id),
-            dtype=getattr(torch, self._dtype),
-            device=automatic if self._device == "auto" else self._device,
-        )
+        try:
+            return load_model(
+                _model_source(self._source),
+                dtype=getattr(torch, self._dtype),
+                device=automatic if self._device == "auto" else self._device,
+                vae=_model_source(self._vae) if self._vae else None,
+                **self._memory,
+            )
+        except ModelUnavailableError as error:
+            place = f" Its place is {self._filepath}." if self._filepath else ""
+            raise DatasetError(f"{error}.{place} {self._hint}") from error
 
     def save(self, data: DiffusionPipeline) -> None:
         """Write the pipeline into a staged directory, then move it into place."""
         if self._filepath is None:
-            raise DatasetError(f"cannot save to the hub ({self._hub_id}); give a filepath instead")
+            raise DatasetError(
+                f"cannot save to the hub ({self._source['hub_id']}); give a filepath instead"
+            )
         target = self._filepath
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as staging:
@@ -109,9 +140,30 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
         return self._filepath is None or (self._filepath / "model_index.json").is_file()
 
     def _describe(self) -> dict[str, Any]:
-        return {
-            "filepath": self._filepath,
-            "hub_id": self._hub_id,
-            "dtype": self._dtype,
-            "device": self._device,
-        }
+        given = {name: value for name, value in self._source.items() if value is not None}
+        return {**given, "dtype": self._dtype, "device": self._device, "vae": self._vae}
+
+
+def _check_source(name: str, source: dict[str, Any] | None) -> None:
+    if source is None:
+        return
+    known = ("filepath", "hub_id", "revision", "variant")
+    unknown = sorted(set(source) - set(known))
+    if unknown:
+        raise ValueError(f"{name}unknown keys {unknown}; known are {', '.join(known)}")
+    if source.get("filepath") is None and source.get("hub_id") is None:
+        raise ValueError(f"{name}give filepath (a local directory), or hub_id, or both")
+
+
+def _model_source(source: dict[str, Any]) -> ModelSource:
+    """Where to load from: the local directory if it is there or nothing else is named."""
+    from safetydpo_kedro.diffusion.loading import ModelSource
+
+    filepath, hub_id = source.get("filepath"), source.get("hub_id")
+    is_local = filepath is not None and (hub_id is None or Path(filepath).exists())
+    return ModelSource(
+        location=str(filepath if is_local else hub_id),
+        is_local=is_local,
+        revision=source.get("revision"),
+        variant=source.get("variant"),
+    )

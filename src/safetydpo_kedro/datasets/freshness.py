@@ -157,7 +157,9 @@ def free_input_fingerprint(dataset: AbstractDataset | None) -> str:
         return content_digest(path) or "missing"
     if getattr(dataset, "_EPHEMERAL", False):
         return _memory_fingerprint(dataset)
-    return fingerprint(repr(dataset))
+    # A model on a hub, say: its options name it, and leave out what changes no result.
+    options = getattr(dataset, "fingerprint_options", None)
+    return fingerprint([type(dataset).__qualname__, options] if options else repr(dataset))
 
 
 def _memory_fingerprint(dataset: AbstractDataset) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kedro.io import AbstractDataset
+from kedro.io import AbstractDataset, DatasetError
 
 if TYPE_CHECKING:
     from safetydpo_kedro.diffusion.lora import LoraAdapter
 
 
+KEY_FORMATS = ("diffusers", "kohya")
+
+
 class LoraAdapterDataset(AbstractDataset["LoraAdapter", "LoraAdapter"]):
-    """Loads and saves a ``LoraAdapter`` as diffusers LoRA safetensors, atomically.
+    """Loads and saves a ``LoraAdapter`` as one LoRA safetensors file, atomically.
 
     Equal adapters give equal bytes.
 
@@ -25,27 +28,51 @@ class LoraAdapterDataset(AbstractDataset["LoraAdapter", "LoraAdapter"]):
 
     Args:
         filepath: where the file lies.
+        key_format: ``diffusers``, or ``kohya`` for ComfyUI and A1111, which is only written.
         metadata: for other tools, such as Kedro-Viz; not read here.
+
+    Raises:
+        ValueError: an unknown key format.
     """
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        key_format: str = "diffusers",
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        if key_format not in KEY_FORMATS:
+            raise ValueError(f"key_format must be one of {KEY_FORMATS}, got {key_format!r}")
         self._filepath = Path(filepath)
+        self._key_format = key_format
         self.metadata = metadata
 
     def load(self) -> LoraAdapter:
-        """Read the adapter; the file's header becomes its metadata."""
+        """Read the adapter; the file's header becomes its metadata.
+
+        Raises:
+            DatasetError: the file has Kohya's keys.
+        """
+        if self._key_format == "kohya":
+            raise DatasetError(
+                f"{self._filepath} is an export for other programs; load the adapter that it was "
+                f"made from"
+            )
         from safetydpo_kedro.diffusion.lora import load_adapter
 
         return load_adapter(self._filepath)
 
     def save(self, data: LoraAdapter) -> None:
         """Write the adapter."""
-        from safetydpo_kedro.diffusion.lora import save_adapter
-
-        save_adapter(data, self._filepath)
+        if self._key_format == "kohya":
+            from safetydpo_kedro.diffusion.kohya import save_kohya as save
+        else:
+            from safetydpo_kedro.diffusion.lora import save_adapter as save
+        save(data, self._filepath)
 
     def _exists(self) -> bool:
         return self._filepath.is_file()
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath}
+        return {"filepath": self._filepath, "key_format": self._key_format}

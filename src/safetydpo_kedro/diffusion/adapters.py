@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from torch import nn
+from torch import Tensor, nn
 
 from safetydpo_kedro.diffusion.lora import LoraAdapter, adapter_from_state_dict
 from safetydpo_kedro.parameters import LoraParameters
@@ -58,6 +58,19 @@ def reference(unet: nn.Module) -> Iterator[None]:
         unet.enable_adapters()
 
 
+@contextmanager
+def checkpointed_activations(unet: nn.Module, enabled: bool = True) -> Iterator[None]:
+    """Within the block keep few activations for the backward pass, and compute the rest again."""
+    if not enabled:
+        yield
+        return
+    unet.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        unet.disable_gradient_checkpointing()
+
+
 def extract_adapter(unet: nn.Module, metadata: dict[str, str]) -> LoraAdapter:
     """Copy the adapter that is being trained out of the UNet, its scale folded into B."""
     scale = next(m.scaling[ADAPTER] for m in unet.modules() if ADAPTER in getattr(m, "scaling", {}))
@@ -78,24 +91,41 @@ def fused(unet: nn.Module, adapter: LoraAdapter | None, strength: float = 1.0) -
     Raises:
         ValueError: the adapter names a module that the UNet lacks, or of another shape.
     """
-    originals = {}
+    originals: dict[str, Tensor] = {}
     try:
-        for name, layer in (adapter.layers if adapter else {}).items():
-            weight = _weight(unet, name)
-            delta = layer.delta()
-            if delta.shape != weight.shape:
-                raise ValueError(
-                    f"adapter layer '{name}' is {tuple(delta.shape)}, the model's weight is "
-                    f"{tuple(weight.shape)}: the adapter belongs to another model"
-                )
-            originals[name] = weight.data
-            weight.data = (weight.data.float() + strength * delta.to(weight.device).float()).to(
-                weight.dtype
-            )
+        if adapter is not None:
+            _add(unet, adapter, strength, originals)
         yield
     finally:
         for name, original in originals.items():
             _weight(unet, name).data = original
+
+
+def fuse(unet: nn.Module, adapter: LoraAdapter, strength: float = 1.0) -> None:
+    """Add ``strength · ΔW`` to the weights for good.
+
+    Raises:
+        ValueError: the adapter names a module that the UNet lacks, or of another shape.
+    """
+    _add(unet, adapter, strength, {})
+
+
+def _add(
+    unet: nn.Module, adapter: LoraAdapter, strength: float, originals: dict[str, Tensor]
+) -> None:
+    """Change the weights, and note in ``originals`` what each was before."""
+    for name, layer in adapter.layers.items():
+        weight = _weight(unet, name)
+        delta = layer.delta()
+        if delta.shape != weight.shape:
+            raise ValueError(
+                f"adapter layer '{name}' is {tuple(delta.shape)}, the model's weight is "
+                f"{tuple(weight.shape)}: the adapter belongs to another model"
+            )
+        originals[name] = weight.data
+        weight.data = (weight.data.float() + strength * delta.to(weight.device).float()).to(
+            weight.dtype
+        )
 
 
 def _weight(unet: nn.Module, name: str) -> nn.Parameter:

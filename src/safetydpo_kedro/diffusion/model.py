@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,43 +12,36 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.parameters import SamplingParameters
 
 
-class DiffusionModel:
-    """Stable Diffusion 1.x or 2.x behind one interface.
+class DiffusionModel(ABC):
+    """One interface over all families of latent diffusion models.
 
-    Nothing here trains: all weights are frozen, and only an adapter added to :attr:`unet`
-    (see :mod:`safetydpo_kedro.diffusion.adapters`) can change what the model draws.
+    A family (a file of :mod:`safetydpo_kedro.diffusion.families`) says how its prompts are encoded
+    and how its denoiser is called; all else is common. Nothing here trains: all weights are frozen,
+    and only an adapter added to :attr:`unet` (see :mod:`safetydpo_kedro.diffusion.adapters`) can
+    change what the model draws.
+
+    Args:
+        pipeline: a diffusers pipeline of the family. It may have been offloaded; then each part
+            is on the accelerator only while it works.
+
+    Attributes:
+        loading_options: what ``from_pretrained`` of the family's pipeline is told in addition.
     """
 
+    loading_options: ClassVar[dict[str, Any]] = {}
+
     def __init__(self, pipeline: DiffusionPipeline) -> None:
-        for name in ("unet", "vae", "text_encoder"):
-            getattr(pipeline, name).requires_grad_(False).eval()
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.requires_grad_(False).eval()
         pipeline.set_progress_bar_config(disable=True)
         pipeline.unet.to(memory_format=torch.channels_last)  # convolutions run faster
         self.pipeline = pipeline
         self.noise_schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
-
-    @classmethod
-    def from_pretrained(
-        cls, path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu"
-    ) -> DiffusionModel:
-        """Load a diffusers directory or hub id; safetensors only.
-
-        Args:
-            path: local directory or hub id.
-            dtype: of all weights.
-            device: torch device.
-        """
-        pipeline = DiffusionPipeline.from_pretrained(
-            str(path),
-            dtype=dtype,
-            use_safetensors=True,
-            safety_checker=None,
-            requires_safety_checker=False,
-        )
-        return cls(pipeline.to(device))
 
     @property
     def unet(self) -> nn.Module:
@@ -56,21 +50,39 @@ class DiffusionModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
-        return self.pipeline.unet.device
+        """Where the model computes."""
+        return self.pipeline._execution_device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the denoiser's weights."""
+        return self.pipeline.unet.dtype
 
     @property
     def train_timesteps(self) -> int:
         """Number of diffusion timesteps, T."""
         return self.noise_schedule.config.num_train_timesteps
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Text conditioning, ``[N, tokens, width]``."""
-        embeddings, _ = self.pipeline.encode_prompt(
-            list(prompts), self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
-        return embeddings
+    @abstractmethod
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Text conditioning of N prompts, without gradient, on the model's device."""
+
+    @abstractmethod
+    def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """The denoiser's prediction in the scheduler's prediction type.
+
+        Args:
+            noisy: noised latents ``[N, C, h, w]`` of any floating type, on any device.
+            timesteps: int64 ``[N]``.
+            conditioning: of N prompts.
+
+        Returns:
+            ``[N, C, h, w]`` on the model's device, in its precision.
+        """
+
+    def unconditional(self) -> Conditioning:
+        """Conditioning that the family's sampler uses where there is no prompt, one row."""
+        return self.encode_prompts([""])
 
     @torch.no_grad()
     def encode_images(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -80,22 +92,24 @@ class DiffusionModel:
             images: uint8 ``[N, H, W, 3]``.
 
         Returns:
-            Mean and standard deviation, each ``[N, C, h, w]``.
+            Mean and standard deviation, each ``[N, C, h, w]`` in the autoencoder's precision.
         """
         vae = self.pipeline.vae
+        # The original SDXL autoencoder overflows in half precision, and says so.
+        narrow = vae.dtype if vae.dtype == torch.float16 and vae.config.force_upcast else None
+        if narrow:
+            vae.to(dtype=torch.float32)
         pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
-        pixels = pixels.to(vae.device, vae.dtype) / 127.5 - 1
-        posterior = vae.encode(pixels).latent_dist
+        posterior = vae.encode(pixels.to(self.device, vae.dtype) / 127.5 - 1).latent_dist
         scale = vae.config.scaling_factor
-        return posterior.mean * scale, posterior.std * scale
+        mean, std = posterior.mean * scale, posterior.std * scale
+        if narrow:
+            vae.to(dtype=narrow)
+        return mean, std
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Forward diffusion ``x_t``, ``[N, C, h, w]``, at ``timesteps`` int64 ``[N]``."""
         return self.noise_schedule.add_noise(latents, noise, timesteps)
-
-    def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
-        """The UNet's prediction, ``[N, C, h, w]``, in the scheduler's prediction type."""
-        return self.unet(noisy, timesteps, conditioning).sample
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the UNet should predict.
@@ -128,7 +142,7 @@ class DiffusionModel:
         Args:
             prompts: N prompts.
             seeds: N seeds.
-            parameters: steps, guidance and batch size.
+            parameters: steps, guidance, resolution and batch size.
             progress: description of a progress bar; None shows none.
 
         Returns:
@@ -144,6 +158,8 @@ class DiffusionModel:
             rows = slice(start, start + parameters.batch_size)
             out = self.pipeline(
                 list(prompts[rows]),
+                height=parameters.resolution,
+                width=parameters.resolution,
                 generator=[torch.Generator().manual_seed(int(seed)) for seed in seeds[rows]],
                 num_inference_steps=parameters.steps,
                 guidance_scale=parameters.guidance_scale,

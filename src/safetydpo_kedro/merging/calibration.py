@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from safetydpo_kedro.diffusion.lora import LoraAdapter
@@ -62,11 +61,7 @@ def record_profile(
             latents = pairs.losers.sample(rows, noise.posterior)
             noisy = model.add_noise(latents, noise.noise, noise.timesteps)
             recorder.label([categories[row] for row in rows.tolist()])
-            model.predict(
-                _like(noisy, model),
-                noise.timesteps.to(model.device),
-                _like(pairs.unsafe[rows], model),
-            )
+            model.predict(noisy, noise.timesteps, pairs.unsafe.rows(rows))
     return recorder.profile()
 
 
@@ -122,8 +117,3 @@ def ownership_shares(profile: ActivationProfile, config: OwnershipConfig) -> pd.
             values = {name: float(column[i]) for name, column in columns.items()}
             rows.append({"layer": layer, "expert": expert, **values})
     return pd.DataFrame(rows)
-
-
-def _like(tensor: Tensor, model: DiffusionModel) -> Tensor:
-    """On the model's device and in its precision."""
-    return tensor.to(model.device, model.unet.dtype)

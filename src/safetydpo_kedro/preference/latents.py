@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.model import DiffusionModel
 
 
@@ -36,15 +37,15 @@ class LatentPairs:
     Attributes:
         winners: posteriors of x_S.
         losers: posteriors of x_U.
-        unsafe: embeddings of p_U, ``[N, tokens, width]``.
-        safe: embeddings of p_S, ``[N, tokens, width]``.
+        unsafe: conditioning of p_U, N rows.
+        safe: conditioning of p_S, N rows.
         ids: int64 ``[N]``, the pairs' identities in the data set (keys of their noise).
     """
 
     winners: LatentImages
     losers: LatentImages
-    unsafe: Tensor
-    safe: Tensor
+    unsafe: Conditioning
+    safe: Conditioning
     ids: Tensor
 
     def __len__(self) -> int:
@@ -62,8 +63,8 @@ class LatentPairs:
             "winner_std": self.winners.std,
             "loser_mean": self.losers.mean,
             "loser_std": self.losers.std,
-            "unsafe_embedding": self.unsafe,
-            "safe_embedding": self.safe,
+            **self.unsafe.to_tensors("unsafe_"),
+            **self.safe.to_tensors("safe_"),
             "pair_index": self.ids,
         }
 
@@ -73,8 +74,8 @@ class LatentPairs:
         return cls(
             winners=LatentImages(tensors["winner_mean"], tensors["winner_std"]),
             losers=LatentImages(tensors["loser_mean"], tensors["loser_std"]),
-            unsafe=tensors["unsafe_embedding"],
-            safe=tensors["safe_embedding"],
+            unsafe=Conditioning.from_tensors(tensors, "unsafe_"),
+            safe=Conditioning.from_tensors(tensors, "safe_"),
             ids=tensors["pair_index"],
         )
 
@@ -85,27 +86,28 @@ class PreservedImages:
 
     Attributes:
         images: posteriors of M images.
-        embeddings: of the prompts that drew them, ``[M, tokens, width]``.
+        conditioning: of the prompts that drew them, M rows.
     """
 
     images: LatentImages
-    embeddings: Tensor
+    conditioning: Conditioning
 
     def __len__(self) -> int:
-        return len(self.embeddings)
+        return len(self.conditioning)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """The set as named tensors, one row per image."""
         return {
             "mean": self.images.mean,
             "std": self.images.std,
-            "embedding": self.embeddings,
+            **self.conditioning.to_tensors("prompt_"),
         }
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> PreservedImages:
         """The inverse of :meth:`to_tensors`."""
-        return cls(LatentImages(tensors["mean"], tensors["std"]), tensors["embedding"])
+        images = LatentImages(tensors["mean"], tensors["std"])
+        return cls(images, Conditioning.from_tensors(tensors, "prompt_"))
 
     @classmethod
     def join(cls, *sets: PreservedImages) -> PreservedImages:
@@ -121,6 +123,7 @@ def encode_pairs(
     unsafe_prompts: Sequence[str],
     safe_prompts: Sequence[str],
     ids: Sequence[int],
+    batch_size: int,
 ) -> LatentPairs:
     """Cache some pairs.
 
@@ -131,23 +134,35 @@ def encode_pairs(
         unsafe_prompts: p_U.
         safe_prompts: p_S.
         ids: identities of the pairs.
+        batch_size: images or prompts encoded at once.
     """
     return LatentPairs(
-        winners=_posteriors(model, winners),
-        losers=_posteriors(model, losers),
-        unsafe=model.encode_prompts(unsafe_prompts).cpu(),
-        safe=model.encode_prompts(safe_prompts).cpu(),
+        winners=_posteriors(model, winners, batch_size),
+        losers=_posteriors(model, losers, batch_size),
+        unsafe=_conditioning(model, unsafe_prompts, batch_size),
+        safe=_conditioning(model, safe_prompts, batch_size),
         ids=torch.as_tensor(ids, dtype=torch.int64),
     )
 
 
 def encode_preserved(
-    model: DiffusionModel, images: np.ndarray, prompts: Sequence[str]
+    model: DiffusionModel, images: np.ndarray, prompts: Sequence[str], batch_size: int
 ) -> PreservedImages:
     """Cache images (uint8 ``[M, H, W, 3]``) that belong to harmless prompts."""
-    return PreservedImages(_posteriors(model, images), model.encode_prompts(prompts).cpu())
+    return PreservedImages(
+        _posteriors(model, images, batch_size), _conditioning(model, prompts, batch_size)
+    )
 
 
-def _posteriors(model: DiffusionModel, images: np.ndarray) -> LatentImages:
-    mean, std = model.encode_images(images)
-    return LatentImages(mean.cpu(), std.cpu())
+def _posteriors(model: DiffusionModel, images: np.ndarray, batch_size: int) -> LatentImages:
+    batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
+    means, deviations = zip(*(model.encode_images(batch) for batch in batches), strict=True)
+    return LatentImages(torch.cat(means).cpu(), torch.cat(deviations).cpu())
+
+
+def _conditioning(model: DiffusionModel, prompts: Sequence[str], batch_size: int) -> Conditioning:
+    starts = range(0, len(prompts), batch_size)
+    parts = [
+        model.encode_prompts(prompts[start : start + batch_size]).to("cpu") for start in starts
+    ]
+    return Conditioning.join(*parts)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -30,14 +31,21 @@ from tqdm.auto import tqdm
 
 from safetydpo_kedro.artifacts import fingerprint
 from safetydpo_kedro.checkpoints import load_checkpoint, save_checkpoint
-from safetydpo_kedro.diffusion.adapters import extract_adapter, reference, trainable_adapter
+from safetydpo_kedro.diffusion.adapters import (
+    checkpointed_activations,
+    extract_adapter,
+    reference,
+    trainable_adapter,
+)
+from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.parameters import ExpertTrainingParameters
 from safetydpo_kedro.preference.batches import Rows, training_rows
 from safetydpo_kedro.preference.latents import LatentPairs, PreservedImages
 from safetydpo_kedro.preference.loss import denoising_error, dpo_loss
-from safetydpo_kedro.preference.noise import key, keyed_draws
+from safetydpo_kedro.preference.noise import Draws, key, keyed_draws
+from safetydpo_kedro.preference.optimizers import learning_rate, make_optimizer
 
 METRICS = (
     "loss",
@@ -55,13 +63,25 @@ METRICS = (
 )
 
 
-class Inputs(dict[str, Tensor]):
-    """Noised rows of one micro-batch, on the model's device.
+@dataclass(frozen=True)
+class Inputs:
+    """Noised rows of one micro-batch of B pairs and P preserved images.
 
-    ``noisy``, ``target``: ``[2B + P, C, h, w]``, winners, losers, preserved rows behind each
-    other; ``timesteps`` ``[2B + P]``; ``captions`` ``[2B + P, tokens, width]`` what the policy
-    reads; ``safe`` ``[2B, tokens, width]`` p_S of winners and losers; ``unsafe`` bool ``[B]``.
+    Attributes:
+        noisy: ``[2B + P, C, h, w]``; winners, losers, preserved rows behind each other.
+        target: ``[2B + P, C, h, w]``.
+        timesteps: int64 ``[2B + P]``.
+        captions: what the policy reads, 2B + P rows.
+        safe: p_S of winners and losers, 2B rows.
+        unsafe: bool ``[B]``, whether the caption is p_U.
     """
+
+    noisy: Tensor
+    target: Tensor
+    timesteps: Tensor
+    captions: Conditioning
+    safe: Conditioning
+    unsafe: Tensor
 
 
 class ExpertTrainer:
@@ -70,7 +90,7 @@ class ExpertTrainer:
     Args:
         model: the model that is to be aligned, with the adapter in training on its UNet.
         pairs: latent pairs of the expert's categories.
-        empty: embedding of the empty prompt, ``[1, tokens, width]``, for caption dropout.
+        empty: conditioning without a prompt, one row, for caption dropout.
         preserved: pools of preserved images by name: ``neutral``, ``safe``, ``other_unsafe``.
         parameters: of the run.
     """
@@ -79,7 +99,7 @@ class ExpertTrainer:
         self,
         model: DiffusionModel,
         pairs: LatentPairs,
-        empty: Tensor,
+        empty: Conditioning,
         preserved: Mapping[str, PreservedImages],
         parameters: ExpertTrainingParameters,
     ) -> None:
@@ -95,47 +115,45 @@ class ExpertTrainer:
         shape = pairs.winners.mean.shape[1:]
         timesteps = self.model.train_timesteps
         draws = keyed_draws(p.seed, pairs.ids[rows.pairs], rows.draws, shape, timesteps)
-        safe = pairs.safe[rows.pairs]
-        captions = torch.where(rows.unsafe[:, None, None], pairs.unsafe[rows.pairs], safe)
-        dropped = draws.uniform < p.caption_dropout
-        captions = torch.where(dropped[:, None, None], self.empty, captions)
+        kept = draws.uniform >= p.caption_dropout
         # Where the caption is dropped the policy has no reason to differ from the reference.
-        safe = torch.where(dropped[:, None, None], self.empty, safe)
+        safe = pairs.safe.rows(rows.pairs).where(kept, self.empty)
+        unsafe = rows.unsafe & kept
+        captions = pairs.unsafe.rows(rows.pairs).where(unsafe, safe)
         latents = [
             pairs.winners.sample(rows.pairs, draws.posterior),
             pairs.losers.sample(rows.pairs, draws.posterior),
         ]
         noise, times, texts = [draws.noise] * 2, [draws.timesteps] * 2, [captions] * 2
         if p.preservation.weight:
-            kept, kept_text, kept_draws = self._preserved_rows(step, micro_batch, shape, timesteps)
-            latents.append(kept)
-            noise.append(kept_draws.noise)
-            times.append(kept_draws.timesteps)
-            texts.append(kept_text)
+            preserved, text, preserved_draws = self._preserved_rows(step, micro_batch, shape)
+            latents.append(preserved)
+            noise.append(preserved_draws.noise)
+            times.append(preserved_draws.timesteps)
+            texts.append(text)
         x, eps, t = torch.cat(latents), torch.cat(noise), torch.cat(times)
-        tensors = Inputs(
-            noisy=self.model.add_noise(x, eps, t),
-            target=self.model.target(x, eps, t),
-            timesteps=t,
-            captions=torch.cat(texts),
-            safe=torch.cat([safe, safe]),
-            unsafe=rows.unsafe & ~dropped,
+        device = self.model.device
+        return Inputs(
+            noisy=self.model.add_noise(x, eps, t).to(device),
+            target=self.model.target(x, eps, t).to(device),
+            timesteps=t.to(device),
+            captions=Conditioning.join(*texts).to(device),
+            safe=Conditioning.join(safe, safe).to(device),
+            unsafe=unsafe.to(device),
         )
-        return Inputs({name: value.to(self.model.device) for name, value in tensors.items()})
 
     def loss(self, inputs: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
         """Scalar loss of a micro-batch, and its metrics."""
         p = self.parameters
-        b = len(inputs["unsafe"])
-        noisy, t = inputs["noisy"], inputs["timesteps"]
-        policy = self.model.predict(noisy, t, inputs["captions"])
+        b = len(inputs.unsafe)
+        noisy, t, target = inputs.noisy, inputs.timesteps, inputs.target
+        policy = self.model.predict(noisy, t, inputs.captions)
         with reference(self.model.unet):
-            ref = self.model.predict(noisy, t, inputs["captions"])
-        target = inputs["target"]
+            ref = self.model.predict(noisy, t, inputs.captions)
         winner, loser = denoising_error(policy[: 2 * b], target[: 2 * b]).split(b)
         ref_winner, ref_loser = denoising_error(ref[: 2 * b], target[: 2 * b]).split(b)
         preference, inside = dpo_loss(winner, loser, ref_winner, ref_loser, p.beta)
-        supervised = (winner * inputs["unsafe"]).sum() / inputs["unsafe"].sum().clamp(min=1)
+        supervised = (winner * inputs.unsafe).sum() / inputs.unsafe.sum().clamp(min=1)
         zero = torch.zeros((), device=noisy.device)
         redirection = self._redirection(inputs, policy, ref) if p.redirection_weight else zero
         preservation = (
@@ -163,43 +181,41 @@ class ExpertTrainer:
 
     def _redirection(self, inputs: Inputs, policy: Tensor, ref: Tensor) -> Tensor:
         # Only rows under p_U need another answer: under p_S (or nothing) ref is the answer.
-        rows = inputs["unsafe"].repeat(2).nonzero()[:, 0]
-        n = 2 * len(inputs["unsafe"])
+        rows = inputs.unsafe.repeat(2).nonzero()[:, 0]
+        n = 2 * len(inputs.unsafe)
         answer = ref[:n].clone()
         if len(rows):
             with reference(self.model.unet):
                 answer[rows] = self.model.predict(
-                    inputs["noisy"][rows], inputs["timesteps"][rows], inputs["safe"][rows]
+                    inputs.noisy[rows], inputs.timesteps[rows], inputs.safe.rows(rows)
                 )
         return denoising_error(policy[:n], answer).mean()
 
     def _preserved_rows(
-        self, step: int, micro_batch: int, shape: torch.Size, timesteps: int
-    ) -> tuple[Tensor, Tensor, object]:
+        self, step: int, micro_batch: int, shape: torch.Size
+    ) -> tuple[Tensor, Conditioning, Draws]:
         p = self.parameters.preservation
         generator = torch.Generator().manual_seed(
             key(self.parameters.seed, "preserved", step, micro_batch)
         )
         shares = {"safe": p.safe_share, "other_unsafe": p.other_unsafe_share}
         shares = {name: share for name, share in shares.items() if name in self.preserved}
-        weights = torch.tensor([*shares.values(), 1 - sum(shares.values())])
+        weights = torch.tensor([*shares.values(), 1 - sum(shares.values())], dtype=torch.float32)
         pools = [self.preserved[name] for name in (*shares, "neutral")]
         chosen = torch.multinomial(weights, p.rows, replacement=True, generator=generator)
         row = torch.randint(1 << 40, (p.rows,), generator=generator)
         items = [(pools[c], int(r) % len(pools[c])) for c, r in zip(chosen, row, strict=True)]
         draws = keyed_draws(
-            key(self.parameters.seed, "preserved"), row, [step] * p.rows, shape, timesteps
+            key(self.parameters.seed, "preserved"),
+            row,
+            [step] * p.rows,
+            shape,
+            self.model.train_timesteps,
         )
-        mean, std, text = (
-            torch.stack([rows[i] for rows, i in columns])
-            for columns in (
-                [(pool.images.mean, i) for pool, i in items],
-                [(pool.images.std, i) for pool, i in items],
-                [(pool.embeddings, i) for pool, i in items],
-            )
-        )
-        emptied = draws.uniform < p.empty_share
-        text = torch.where(emptied[:, None, None], self.empty, text)
+        mean = torch.stack([pool.images.mean[i] for pool, i in items])
+        std = torch.stack([pool.images.std[i] for pool, i in items])
+        text = Conditioning.join(*(pool.conditioning.rows(slice(i, i + 1)) for pool, i in items))
+        text = text.where(draws.uniform >= p.empty_share, self.empty)
         return mean + std * draws.posterior, text, draws
 
 
@@ -235,18 +251,19 @@ def train_expert(
         raise ValueError(f"{name}: there are no training pairs; check train_pairs and its category")
     if parameters.preservation.weight and "neutral" not in preserved:
         raise ValueError(f"{name}: preservation.weight > 0 needs a 'neutral' pool of images")
-    empty = model.encode_prompts([""]).cpu()
+    empty = model.unconditional().to("cpu")
     identity = fingerprint([name, parameters.model_dump(), len(pairs), dict(metadata or {})])
     history = nn.Module()
     history.register_buffer("values", torch.full((parameters.steps, len(METRICS)), torch.nan))
-    with trainable_adapter(model.unet, parameters.lora, parameters.seed) as weights:
+    with (
+        trainable_adapter(model.unet, parameters.lora, parameters.seed) as weights,
+        checkpointed_activations(model.unet, parameters.gradient_checkpointing),
+    ):
         state = {"adapter": nn.ParameterList(weights), "history": history}
-        optimizer = torch.optim.AdamW(
-            weights, lr=parameters.learning_rate, weight_decay=parameters.weight_decay
-        )
+        optimizer = make_optimizer(weights, parameters)
         done = load_checkpoint(checkpoint, state, optimizer, identity)
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] = parameters.learning_rate
+            group["lr"] = group["initial_lr"] = learning_rate(parameters)
         schedule = get_scheduler(
             parameters.schedule,
             optimizer,

@@ -103,6 +103,7 @@ def cache_latents(
             unsafe_prompts=list(rows["unsafe_prompt"]),
             safe_prompts=list(rows["safe_prompt"]),
             ids=list(rows.index),
+            batch_size=parameters.sampling.batch_size,
         ).to_tensors()
 
     return _shards(image_pairs, parameters.shard_size, encode)
@@ -117,7 +118,8 @@ def cache_preservation(
 
     def encode(rows: pd.DataFrame) -> dict[str, Tensor]:
         images = decode_images(rows["image"])
-        return encode_preserved(model, images, list(rows["prompt"])).to_tensors()
+        size = parameters.sampling.batch_size
+        return encode_preserved(model, images, list(rows["prompt"]), size).to_tensors()
 
     return _shards(preservation_images, parameters.shard_size, encode)
 
