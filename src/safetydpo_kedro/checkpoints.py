@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -31,8 +32,7 @@ def save_checkpoint(
         for key, value in module.state_dict().items():
             tensors[f"module/{name}/{key}"] = value
     for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            tensors[f"optimizer/{index}/{key}"] = torch.as_tensor(value)
+        tensors |= _flat(f"optimizer/{index}", state)
     # Clones, because safetensors refuses tensors that share memory (tied weights).
     tensors = {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -62,11 +62,34 @@ def load_checkpoint(
         module.load_state_dict(
             {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         )
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer/"):
-            _, index, field = key.split("/")
-            state.setdefault(int(index), {})[field] = value
+            _, index, *path, field = key.split("/")
+            inner = state.setdefault(int(index), {})
+            for name in path:
+                inner = inner.setdefault(name, {})
+            inner[field] = _number(value)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     return int(tensors["step"])
+
+
+def _flat(prefix: str, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors and numbers of an optimizer's state, nested or not, by their path."""
+    flat: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = f"{prefix}/{key}"
+        if isinstance(value, Mapping):
+            flat |= _flat(name, value)
+        else:
+            # The wide type tells a Python number from a tensor when the state is read back.
+            wide = torch.float64 if isinstance(value, float) else None
+            flat[name] = torch.as_tensor(value, dtype=wide)
+    return flat
+
+
+def _number(value: Tensor) -> Tensor | float | int:
+    """The Python number that a wide scalar was before it was saved; other tensors as they are."""
+    is_number = value.ndim == 0 and value.dtype in (torch.int64, torch.float64)
+    return value.item() if is_number else value

@@ -1,4 +1,5 @@
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -114,8 +115,14 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(model, dat
     assert files[0] != files[2]
 
 
-def test_a_run_that_is_cut_off_ends_like_one_that_is_not(model, data, tmp_path, monkeypatch):
-    whole, whole_history = run(model, data, tmp_path)
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "adamw_8bit"])
+def test_a_run_that_is_cut_off_ends_like_one_that_is_not(
+    model, data, tmp_path, monkeypatch, optimizer
+):
+    # Only tensors of 4096 numbers and more are kept in 8 bits.
+    lora = LoraParameters(rank=256 if optimizer == "adamw_8bit" else 2)
+    parameters = PARAMETERS.model_copy(update={"optimizer": optimizer, "lora": lora})
+    whole, whole_history = run(model, data, tmp_path, parameters)
     real_step, steps = trainer_module._step, []
 
     def interrupted(trainer, step, *rest):
@@ -129,9 +136,9 @@ def test_a_run_that_is_cut_off_ends_like_one_that_is_not(model, data, tmp_path, 
 
     monkeypatch.setattr(trainer_module, "_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(model, data, tmp_path)
+        run(model, data, tmp_path, parameters)
     monkeypatch.setattr(trainer_module, "_step", counted)
-    resumed, history = run(model, data, tmp_path)
+    resumed, history = run(model, data, tmp_path, parameters)
     assert steps == [4, 5]
     for name, layer in whole.layers.items():
         assert torch.equal(layer.a, resumed.layers[name].a)
@@ -158,6 +165,31 @@ def test_micro_batches_give_the_same_gradient(model, data):
                 (trainer.loss(trainer.inputs(part, 0, 0))[0] * size / 4).backward()
             gradients.append(torch.cat([w.grad.flatten() for w in weights]))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
+
+
+def test_gradient_checkpointing_changes_no_weight(model, data, tmp_path):
+    plain, _ = run(model, data, tmp_path)
+    thrifty = PARAMETERS.model_copy(update={"gradient_checkpointing": True})
+    again, _ = run(model, data, tmp_path, thrifty)
+    for name, layer in plain.layers.items():
+        torch.testing.assert_close(layer.delta(), again.layers[name].delta())
+    assert not model.unet.is_gradient_checkpointing
+
+
+def test_the_learning_rate_may_grow_with_the_batch(model, data, tmp_path):
+    update = {"scale_learning_rate": True, "schedule": "constant_with_warmup", "warmup_steps": 0}
+    _, history = run(model, data, tmp_path, PARAMETERS.model_copy(update=update))
+    rate = PARAMETERS.learning_rate * PARAMETERS.batch_size
+    assert history["learning_rate"].tolist() == pytest.approx([rate] * PARAMETERS.steps)
+
+
+def test_8_bit_adam_without_its_package_is_an_error_that_says_what_to_install(
+    model, data, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    parameters = PARAMETERS.model_copy(update={"optimizer": "adamw_8bit"})
+    with pytest.raises(ValueError, match=r"pip install 'safetydpo_kedro\[gpu\]'"):
+        run(model, data, tmp_path, parameters)
 
 
 def test_no_pairs_and_a_missing_pool_are_clear_errors(model, data, tmp_path):
