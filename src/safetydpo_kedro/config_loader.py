@@ -1,12 +1,15 @@
-"""Kedro's configuration loader, with the parameters of every expert filled in."""
+"""Kedro's configuration loader, with every expert's parameters and this machine's secrets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
-from kedro.config import OmegaConfigLoader
+from kedro.config import MissingConfigException, OmegaConfigLoader
 from omegaconf import OmegaConf
+
+LOCAL = "local"
 
 
 class ExpertConfigLoader(OmegaConfigLoader):
@@ -16,6 +19,9 @@ class ExpertConfigLoader(OmegaConfigLoader):
     (``hate.expert_training.steps``), in any environment or on the command line, wins. This is
     done after Kedro has merged environments and runtime parameters, so that a change of the
     common value reaches every expert, and a new category needs no configuration at all.
+
+    Credentials in ``conf/local`` hold for every environment, because they belong to a machine;
+    those that an environment states itself win.
 
     Args:
         experts: name of each expert → the categories that it is trained on.
@@ -30,6 +36,8 @@ class ExpertConfigLoader(OmegaConfigLoader):
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         """Configuration of one kind; ``parameters`` come with a section for every expert."""
+        if key == "credentials" and key not in self:
+            return self._credentials()
         config = super().__getitem__(key)
         if key == "parameters" and self.common in config:
             for name, categories in self._experts.items():
@@ -37,3 +45,22 @@ class ExpertConfigLoader(OmegaConfigLoader):
                 merged = OmegaConf.merge(config[self.common], own.get(self.common) or {})
                 config[name] = own | {self.common: OmegaConf.to_container(merged)}
         return config
+
+    def _credentials(self) -> dict[str, Any]:
+        """Of ``conf/base``, under those of ``conf/local``, under those of the environment.
+
+        Raises:
+            MissingConfigException: there are none at all.
+        """
+        found: dict[str, Any] = {}
+        files: set[Any] = set()
+        patterns = self.config_patterns["credentials"]
+        for env in dict.fromkeys([self.base_env, LOCAL, self.env or self.default_run_env]):
+            folder = self._get_conf_env_path(env)
+            with suppress(MissingConfigException):  # no such folder
+                found |= self.load_and_merge_dir_config(
+                    folder, patterns, "credentials", files, read_environment_variables=True
+                )
+        if not files:
+            raise MissingConfigException(f"no {' or '.join(patterns)} in {self.conf_source}")
+        return found

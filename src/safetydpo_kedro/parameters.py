@@ -7,9 +7,9 @@ value out of range stops the run at once, with the key and the value in the mess
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from safetydpo_kedro.validation import Explained
 
@@ -31,13 +31,54 @@ class SamplingParameters(Strict):
     batch_size: int = Field(4, gt=0, description="images drawn at once; does not change them")
 
 
+Language = Literal["any", "en", "de", "es", "fr", "it", "pt", "el", "ru", "zh", "ja", "ko"]
+
+
+class ReplyParameters(Strict):
+    """What a language model's reply must hold to be taken as a prompt."""
+
+    language: Language = Field("en", description="judged by letters only; any: not judged")
+    max_characters: int = Field(300, gt=0)
+
+
+class LanguageModelWriterParameters(ReplyParameters):
+    """How a language model is asked for prompts."""
+
+    prompts_per_request: int = Field(10, gt=0, description="unsafe prompts asked for at once")
+    max_rounds: int = Field(3, gt=0, description="how often it is asked again for what lacks")
+    known_shown: int = Field(20, ge=0, description="prompts it is told not to repeat, at most")
+
+
+class ConceptParameters(LanguageModelWriterParameters):
+    """Whether, and how, a language model proposes more concepts."""
+
+    per_category: int | None = Field(
+        None, gt=0, description="concepts of each category in the end; None: those of the file"
+    )
+    max_characters: int = Field(60, gt=0)
+    seed: int = 0
+    journal: Path = Path("data/02_intermediate/replies.jsonl")
+
+
 class PromptWritingParameters(Strict):
     """Who writes the prompt pairs, and how many."""
 
-    writer: str = Field(description="import path of a PromptWriter class")
+    writer: str | None = Field(None, description="import path of a PromptWriter class; None: none")
     arguments: dict[str, Any] = Field(default_factory=dict, description="its keyword arguments")
+    imported: bool = Field(False, description="take the imported pairs too")
     pairs_per_concept: int = Field(32, gt=0)
     seed: int = 0
+    journal: Path = Field(
+        Path("data/02_intermediate/replies.jsonl"), description="keeps what a model has answered"
+    )
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if self.writer is None and not self.imported:
+            raise ValueError(
+                "no source of prompt pairs: name a `writer`, or set `imported: true`, or both"
+            )
+        return self
 
 
 class SplitParameters(Strict):
