@@ -3,11 +3,51 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+
+class StoredImage(Mapping[str, Any]):
+    """An image in a Parquet file, read when its ``bytes`` or ``path`` is asked for.
+
+    A table of a hundred thousand images is a table of names until somebody looks. Neighbours are
+    read together: images asked for in the order of the file are read once.
+
+    Args:
+        file: the Parquet file.
+        column: its column of structs ``{"bytes", "path"}``.
+        row: position in the file.
+    """
+
+    __slots__ = ("_column", "_file", "_row")
+
+    def __init__(self, file: Path, column: str, row: int) -> None:
+        self._file = file
+        self._column = column
+        self._row = row
+
+    def __getitem__(self, key: str) -> Any:
+        structs = _image_column(self._file, self._column, self._file.stat().st_mtime_ns)
+        return structs[self._row][key].as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("bytes", "path"))
+
+    def __len__(self) -> int:
+        return 2
+
+
+@lru_cache(maxsize=4)
+def _image_column(file: Path, column: str, modified: int) -> Any:
+    """One column of one file, as of a modification time."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(file, columns=[column]).column(0)
 
 
 def encode_images(images: np.ndarray, names: Iterable[str]) -> list[dict[str, Any]]:

@@ -26,6 +26,18 @@ def test_tables_are_joined_with_a_new_index(shards, red_png):
     assert table["image"][2]["bytes"] == red_png
 
 
+def test_images_are_read_when_they_are_needed_and_can_be_written_again(shards, red_png, tmp_path):
+    shards.save({"a": rows(red_png, "hate"), "b": rows(red_png, "sexual", 1)})
+    table = shards.load()
+    copy = ShardedParquetDataset(path=str(tmp_path / "copy"), image_columns=["image"])
+    copy.save({"a": table.iloc[[2, 0]]})
+    assert [dict(image) for image in copy.load()["image"]] == [{"bytes": red_png, "path": None}] * 2
+    for file in (tmp_path / "images").glob("*.parquet"):
+        file.unlink()
+    with pytest.raises(FileNotFoundError):
+        table["image"][0]["bytes"]
+
+
 def test_hugging_face_datasets_opens_the_shards_as_images(shards, red_png, tmp_path):
     # The first shard knows no category: its column must still hold text, not nothing.
     shards.save({"a": rows(red_png, None), "b": rows(red_png, "hate", 1)})

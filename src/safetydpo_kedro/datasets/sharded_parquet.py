@@ -19,7 +19,8 @@ class ShardedParquetDataset(ShardedDataset["pd.DataFrame"]):
 
     An image column holds ``{"bytes": <encoded image>, "path": <name or None>}`` in each row. It
     is marked in the file so that ``datasets.load_dataset("parquet", data_files=...)`` decodes it
-    as the ``Image`` feature, and the hub shows it.
+    as the ``Image`` feature, and the hub shows it. A loaded table holds the images as
+    :class:`safetydpo_kedro.images.StoredImage`, which reads them when they are needed.
 
     Example:
         .. code-block:: yaml
@@ -55,7 +56,19 @@ class ShardedParquetDataset(ShardedDataset["pd.DataFrame"]):
     def _read(self, paths: list[Path]) -> pd.DataFrame:
         import pandas as pd
 
-        return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+        return pd.concat([self._read_shard(path) for path in paths], ignore_index=True)
+
+    def _read_shard(self, path: Path) -> pd.DataFrame:
+        import pandas as pd
+        import pyarrow.parquet as pq
+
+        from safetydpo_kedro.images import StoredImage
+
+        names = pq.read_schema(path).names
+        table = pd.read_parquet(path, columns=[n for n in names if n not in self._image_columns])
+        rows = range(pq.read_metadata(path).num_rows)
+        images = {n: [StoredImage(path, n, i) for i in rows] for n in self._image_columns}
+        return table.assign(**{n: pd.Series(c, table.index) for n, c in images.items()})[names]
 
     def _describe(self) -> dict[str, Any]:
         return {"path": self._path, "image_columns": self._image_columns}
@@ -83,6 +96,7 @@ def to_arrow(table: pd.DataFrame, image_columns: Sequence[str]) -> pa.Table:
         is_text = pa.types.is_null(kind) or pa.types.is_large_string(kind)
         fields.append(pa.field(name, pa.string() if is_text else kind))
     features = {name: {"_type": "Image"} for name in image_columns}
+    table = table.assign(**{name: table[name].map(dict) for name in image_columns})
     result = pa.Table.from_pandas(table, schema=pa.schema(fields), preserve_index=False)
     huggingface = {"huggingface": json.dumps({"info": {"features": features}})}
     return result.replace_schema_metadata({**(result.schema.metadata or {}), **huggingface})

@@ -129,12 +129,19 @@ def collect_scores(**scores: pd.DataFrame) -> pd.DataFrame:
     return table[["variant", *table.columns.drop("variant")]]
 
 
-def embed_references(reference_images: pd.DataFrame, judge_clip: ClipModel) -> dict[str, Tensor]:
-    """CLIP embeddings of the real images that FID compares with, ``[M, D]`` by benchmark."""
+def embed_references(
+    reference_images: pd.DataFrame | None, judge_clip: ClipModel
+) -> dict[str, Tensor]:
+    """CLIP embeddings of the real images that FID compares with, ``[M, D]`` by benchmark.
+
+    Without reference images there are none, and no FID in the tables.
+    """
     import torch
 
     from safetydpo_kedro.images import decode_images
 
+    if reference_images is None:
+        return {}
     return {
         str(benchmark): torch.from_numpy(
             judge_clip.encode_images(decode_images(rows["image"]), normalize=False)
@@ -189,9 +196,9 @@ def tabulate_categories(
 
 
 def compare_with_targets(
-    image_scores: pd.DataFrame, benchmark_table: pd.DataFrame, targets: TargetsConfig
+    image_scores: pd.DataFrame, benchmark_table: pd.DataFrame, targets: TargetsConfig | None
 ) -> pd.DataFrame:
-    """The key figures beside their targets."""
+    """The key figures, beside their targets if there are any."""
     from safetydpo_kedro.reporting.key_figures import key_figures
 
     return key_figures(image_scores, benchmark_table, targets)
