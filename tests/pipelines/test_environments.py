@@ -1,0 +1,88 @@
+"""The pipelines under each environment, on a narrow random model of its family (conf/tiny.yml)."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from kedro.framework.project import configure_project
+from kedro.framework.session import KedroSession
+
+from benchmarks.architectures import ARCHITECTURES, random_pipeline
+from benchmarks.tiny_project import make_tiny_project
+from safetydpo_kedro.settings import CATEGORIES, EXPERTS, VARIANTS
+
+DEFAULT = ["dataset_generation", "expert_training", "merging", "evaluation"]
+
+
+@pytest.fixture(params=list(ARCHITECTURES), scope="module")
+def project(request, tmp_path_factory):
+    """An environment's name, its folder and its catalog after a run of everything."""
+    folder = tmp_path_factory.mktemp(request.param) / "project"
+    make_tiny_project(folder, (request.param,))
+    configure_project("safetydpo_kedro")
+    parameters = yaml.safe_load((folder / "conf/tiny.yml").read_text())["run"]["params"]
+
+    def run(*pipelines: str) -> None:
+        options = {"env": request.param, "runtime_params": parameters}
+        with KedroSession.create(folder, **options) as session:
+            session.run(pipeline_names=list(pipelines))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run("prompt_import")
+        run(*DEFAULT)
+        run("export")
+        options = {"env": request.param, "runtime_params": parameters}
+        with KedroSession.create(folder, **options) as session:
+            yield request.param, folder, session.load_context().catalog
+
+
+def test_released_pairs_were_imported_split_and_drawn(project):
+    _, _, catalog = project
+    pairs = catalog.load("image_pairs")
+    assert len(pairs) == 2 * len(CATEGORIES)
+    assert set(pairs["category"]) == set(CATEGORIES)
+    cache = catalog.load("latent_cache")
+    assert cache["winner_mean"].shape == (len(pairs), 4, 8, 8)
+
+
+def test_conditioning_of_the_family_is_cached(project):
+    family, _, catalog = project
+    names = {n for n in catalog.load("latent_cache") if n.startswith("unsafe_")}
+    assert names == {"unsafe_embedding"} | ({"unsafe_pooled"} if family == "sdxl" else set())
+
+
+def test_every_expert_starts_at_ln_2_and_is_merged(project):
+    _, _, catalog = project
+    for expert in EXPERTS:
+        history = catalog.load(f"{expert}_training_history")
+        assert history["loss"][0] == pytest.approx(np.log(2), abs=1e-6)
+    merged = catalog.load("co_merge")
+    assert json.loads(merged.metadata["merge_experts"]) == sorted(CATEGORIES)
+
+
+def test_every_variant_is_drawn_and_judged(project):
+    _, _, catalog = project
+    table = catalog.load("benchmark_table")
+    assert set(table["variant"]) == set(VARIANTS)
+    assert table["ip"].between(0, 1).all()
+    assert table["fid"].isna().all()  # there are no reference images
+
+
+def test_the_merged_lora_is_a_file_for_stock_diffusers_and_the_fused_pipeline_needs_none(project):
+    family, folder, catalog = project
+    artifacts = folder / "data" / family
+    stock = random_pipeline(family, tiny=True)
+    stock.load_lora_weights(artifacts / "06_models/merges", weight_name="co_merge.safetensors")
+    assert stock.get_active_adapters()
+    stock = random_pipeline(family, tiny=True)
+    stock.load_lora_weights(
+        artifacts / "06_models/export", weight_name="co_merge_kohya.safetensors"
+    )
+    fused = catalog.load("aligned_pipeline").unet.state_dict()
+    base = catalog.load("base_model").unet.state_dict()
+    changed = {name for name, weight in base.items() if (weight != fused[name]).any()}
+    assert changed == {f"{name}.weight" for name in catalog.load("co_merge").layers}
