@@ -187,6 +187,23 @@ def test_every_family_trains_from_ln_2_on(model, tmp_path):
     assert any(layer.b.abs().max() > 0 for layer in trained.layers.values())
 
 
+def test_offloading_changes_no_image_no_latent_and_no_prediction(family, model):
+    """With the CPU as the accelerator: the hooks are real, the copies have nowhere to go."""
+    pipeline = random_pipeline(family, tiny=True)
+    pipeline.enable_model_cpu_offload(device="cpu")
+    offloaded = diffusion_model(pipeline)
+    images = offloaded.sample(PROMPTS, SEEDS, SAMPLING)
+    np.testing.assert_array_equal(images, model.sample(PROMPTS, SEEDS, SAMPLING))
+    latents, _ = offloaded.encode_images(images)
+    torch.testing.assert_close(latents, model.encode_images(images)[0])
+    offloaded.place_unet()
+    conditioning, timesteps = offloaded.encode_prompts(PROMPTS), torch.tensor([3, 4])
+    torch.testing.assert_close(
+        offloaded.predict(latents, timesteps, conditioning),
+        model.predict(latents, timesteps, conditioning),
+    )
+
+
 def test_original_sdxl_autoencoder_encodes_in_float32_though_it_is_half(family):
     model = diffusion_model(random_pipeline(family, tiny=True))
     images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)

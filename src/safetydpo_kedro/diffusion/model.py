@@ -63,6 +63,10 @@ class DiffusionModel(ABC):
         """Number of diffusion timesteps, T."""
         return self.noise_schedule.config.num_train_timesteps
 
+    def place_unet(self) -> None:
+        """Bring an offloaded denoiser to the device, for code that works on its weights there."""
+        self.unet.to(self.device)
+
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Text conditioning of N prompts, without gradient, on the model's device."""

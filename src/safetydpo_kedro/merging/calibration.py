@@ -52,6 +52,7 @@ def record_profile(
     plan = choose_inputs(categories, inputs, seed)
     groups = sorted(set(categories))
     shape = pairs.losers.mean.shape[1:]
+    model.place_unet()
     with ActivationRecorder(model.unet, experts, groups) as recorder, torch.no_grad():
         for start in tqdm(range(0, len(plan), batch_size), desc="activation profile"):
             rows, draws = torch.tensor(plan[start : start + batch_size]).unbind(1)

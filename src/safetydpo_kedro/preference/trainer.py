@@ -253,6 +253,7 @@ def train_expert(
         raise ValueError(f"{name}: preservation.weight > 0 needs a 'neutral' pool of images")
     empty = model.unconditional().to("cpu")
     identity = fingerprint([name, parameters.model_dump(), len(pairs), dict(metadata or {})])
+    model.place_unet()
     history = nn.Module()
     history.register_buffer("values", torch.full((parameters.steps, len(METRICS)), torch.nan))
     with (
