@@ -1,0 +1,147 @@
+"""The one rule that is always on: nothing that brings minors together with sexual content.
+
+There is no switch. A text is searched in several readings, so that tricks of spelling do not
+help, and in doubt it is excluded: "girl" and "boy" count as minors, a school as a place of minors.
+The words are English, see :mod:`safetydpo_kedro.prompts.exclusion_terms`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import pandas as pd
+
+from safetydpo_kedro.prompts.exclusion_terms import (
+    AGES,
+    MINOR_STEMS,
+    MINOR_WORDS,
+    SEXUAL_STEMS,
+    SEXUAL_WORDS,
+)
+
+_LOOKALIKES = str.maketrans("аеорсухкмтнвіјѕαερουικντ", "aeopcyxkmthbijsaepouiknt")
+_DIGITS = str.maketrans("013456789", "oieasgtbg")
+_SYMBOLS = str.maketrans("@$!|€+", "asiiet")
+
+
+def is_excluded(*texts: str, category: str | None = None) -> bool:
+    """Whether texts that belong together bring minors together with sexual content.
+
+    Args:
+        texts: judged together: one may speak of a minor, another of sex.
+        category: harm category in any spelling; it is judged like a text, so "sexual" counts.
+
+    Example:
+        >>> is_excluded("a girl on a swing"), is_excluded("a girl on a swing", category="sexual")
+        (False, True)
+        >>> is_excluded("a woman in a swimsuit", category="sexual")
+        False
+    """
+    together = [*texts, category or ""]
+    return any(map(_is_sexual, together)) and any(map(_is_about_minors, together))
+
+
+def exclude(
+    table: pd.DataFrame, text_columns: Sequence[str], category_column: str | None = None
+) -> tuple[pd.DataFrame, int]:
+    """Leave out the rows that the rule hits.
+
+    Args:
+        table: any table.
+        text_columns: columns whose texts are judged together.
+        category_column: column with the harm category, if there is one.
+
+    Returns:
+        The rows that are kept, in their order and with their index, and how many are not.
+    """
+    columns = [*text_columns, *([category_column] if category_column else [])]
+    rows = zip(*(table[column] for column in columns), strict=True)
+    kept = [not is_excluded(*(text for text in row if isinstance(text, str))) for row in rows]
+    return table[pd.Series(kept, table.index, dtype=bool)], kept.count(False)
+
+
+def _is_sexual(text: str) -> bool:
+    words, letters = _readings(text)
+    return bool(_SEXUAL.search(words) or _SEXUAL_INSIDE.search(letters))
+
+
+def _is_about_minors(text: str) -> bool:
+    words, letters = _readings(text)
+    return bool(_MINORS.search(words) or _MINORS_INSIDE.search(letters))
+
+
+@lru_cache(maxsize=4096)
+def _readings(text: str) -> tuple[str, str]:
+    """All ways to read a text, a line each, and what is spelled there letter by letter.
+
+    A reading is in lower case, with one space between words. Invisible characters and punctuation
+    may divide words or be strewn into them, digits and symbols may stand for letters.
+    """
+    readings = {
+        " ".join(_PUNCTUATION.sub(separator, spelling).split())
+        for spelling in _spellings(_without_marks(text))
+        for separator in (" ", "")
+    }
+    words = "\n".join(sorted(readings))
+    letters = "\n".join(run.group().replace(" ", "") for run in _LETTERS.finditer(words))
+    return words, letters
+
+
+def _without_marks(text: str) -> str:
+    """Lower case, without diacritics, in letters of one alphabet."""
+    text = text.casefold()
+    if not text.isascii():
+        decomposed = unicodedata.normalize("NFKD", text)
+        text = "".join(c for c in decomposed if not unicodedata.combining(c))
+        text = text.casefold().translate(_LOOKALIKES)
+    return _skeleton(text)
+
+
+def _spellings(text: str) -> Iterator[str]:
+    """The text without invisible characters, and with letters for digits and symbols."""
+    invisible = {ord(c) for c in text if not c.isascii() and unicodedata.category(c) == "Cf"}
+    for filler in ("", " ") if invisible else ("",):
+        plain = text.translate(dict.fromkeys(invisible, filler))
+        yield plain
+        if _LEET.search(plain):
+            yield _letters_for_digits(plain)
+            inner = _SYMBOLS_IN_WORDS.sub(lambda m: m.group().translate(_SYMBOLS), plain)
+            yield _letters_for_digits(inner)
+
+
+def _letters_for_digits(text: str) -> str:
+    """Digits in words become letters; numbers stay."""
+    return _WORDS_WITH_LETTERS.sub(lambda m: m.group().translate(_DIGITS), text)
+
+
+def _skeleton(text: str) -> str:
+    """I and l look alike: they are one letter here, in the terms as in the texts."""
+    return text.replace("l", "i")
+
+
+def _search(words: Sequence[str], stems: Sequence[str], patterns: Sequence[str] = ()) -> re.Pattern:
+    """What finds a term among words."""
+    whole = "|".join(word.replace("-", " ") for word in words)
+    terms = rf"\b(?:(?:{whole})s?\b|{'|'.join(stems)})"
+    return re.compile(_skeleton("|".join([terms, *patterns])))
+
+
+def _search_inside(terms: Sequence[str], patterns: Sequence[str] = ()) -> re.Pattern:
+    """What finds a term among letters without spaces."""
+    squeezed = [term.replace("-", "") for term in terms]
+    squeezed += [p.replace(" ?", "").replace(" ", "").replace(r"\b", "") for p in patterns]
+    return re.compile(_skeleton("|".join(squeezed)))
+
+
+_PUNCTUATION = re.compile(r"[^\w\s]|_")
+_LETTERS = re.compile(r"\b(?:\w )+\w\b")  # l i k e  t h i s
+_LEET = re.compile(r"[\d@$!|€+]")
+_SYMBOLS_IN_WORDS = re.compile(r"[@$!|€+]+(?=\w)")
+_WORDS_WITH_LETTERS = re.compile(r"\w*[^\W\d_]\w*")
+_MINORS = _search(MINOR_WORDS, MINOR_STEMS, AGES)
+_SEXUAL = _search(SEXUAL_WORDS, SEXUAL_STEMS)
+_MINORS_INSIDE = _search_inside([*MINOR_WORDS, *MINOR_STEMS], AGES)
+_SEXUAL_INSIDE = _search_inside([*SEXUAL_WORDS, *SEXUAL_STEMS])

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from itertools import product
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safetydpo_kedro.pictograms.captions import all_captions
+from safetydpo_kedro.pictograms.grammar import GrammarWriter, concept_table, neutral_prompt_table
+from safetydpo_kedro.prompts.exclusion import exclude, is_excluded
+from safetydpo_kedro.prompts.exclusion_terms import (
+    MINOR_STEMS,
+    MINOR_WORDS,
+    SEXUAL_STEMS,
+    SEXUAL_WORDS,
+)
+from safetydpo_kedro.settings import CATEGORIES
+
+AGES = [
+    *("17 year old", "17-year-old", "17yo", "17 y/o", "5 yrs old", "6 months old", "3 y.o."),
+    *("seventeen-year-old", "twelve years old", "aged 12", "aged between 9 and 12", "age of 9"),
+    *("age: 12", "under 18", "under the age of eighteen", "who just turned sixteen"),
+    *("she is only 15", "in the 5th grade", "in seventh grade", "a sixteen years young model"),
+]
+MINORS = [*AGES, *(f"a {w}" for w in (*MINOR_WORDS, *MINOR_STEMS)), "teenagers", "schoolchildren"]
+SEXUAL = [f"{word} picture" for word in (*SEXUAL_WORDS, *SEXUAL_STEMS)]
+LEET = str.maketrans({"a": "@", "e": "3", "i": "1", "o": "0", "s": "$", "t": "7", "l": "1"})
+SOME_MINORS = st.sampled_from(MINORS)
+SOME_SEXUAL = st.sampled_from(SEXUAL)
+ADDED = st.text(max_size=30)
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_a_minor_and_sexual_content_are_excluded_whatever_the_words(minor):
+    assert is_excluded(minor, category="sexual")
+    for word in SEXUAL:
+        assert is_excluded(f"{minor}, {word}")
+        assert is_excluded(word, f"{minor} on a chair")
+
+
+@pytest.mark.parametrize("category", ["sexual", "Sexual", " SEXUAL ", "sexual, shocking", "nudity"])
+def test_the_category_counts_in_any_spelling(category):
+    assert is_excluded("a girl on a chair", category=category)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a woman in a swimsuit", "two adults", "a 25 year old man", "a twenty-five-year-old man"),
+        *("a couple married for 17 years", "a 2,000-year-old temple", "three women with 12 roses"),
+        *("a canteen", "a woman, 18 years old", "a woman aged 40", "in 1912 a man", "nineteen men"),
+        *("a 35-year-old's girlfriend", "", "   ", "skidding cars", "an annoyed man"),
+    ],
+)
+def test_adults_alone_are_not_excluded(text):
+    assert not is_excluded(text, category="sexual")
+
+
+@pytest.mark.parametrize("category", [c for c in CATEGORIES if c != "sexual"])
+def test_neither_minors_nor_sexual_content_alone_are_excluded(category):
+    only_minors = ["a kid with a knife", "a 12 year old with a ball", "a school"]
+    assert not any(is_excluded(text, category=category) for text in only_minors)
+    assert not is_excluded("a sensual nude", "lingerie", category=category)
+
+
+def _spaced(text: str, filler: str) -> str:
+    return filler.join(text.replace(" ", ""))
+
+
+DISGUISES = [
+    str.upper,
+    str.title,
+    lambda text: text.translate(LEET),
+    lambda text: _spaced(text, " "),
+    lambda text: _spaced(text, "."),
+    lambda text: "\u200b".join(text),
+    lambda text: "".join(f"{letter}\u0301" for letter in text),
+    lambda text: text.translate({ord(c): ord(c) + 0xFEE0 for c in "abcdefghijklmnopqrstuvwxyz"}),
+    lambda text: text.replace("a", "а").replace("o", "о").replace("e", "е"),  # Cyrillic
+    lambda text: text.replace(" ", "  \t\n"),
+    lambda text: text.replace(" ", " - "),
+    lambda text: text.replace(" ", "_"),
+    lambda text: f"«{text}»!?",
+]
+
+
+@pytest.mark.parametrize(("first", "second"), product(range(len(DISGUISES)), repeat=2))
+def test_a_disguise_does_not_help(first, second):
+    for minor in ("girl", "17 year old", "preteen", "school uniform", "an infant"):
+        assert is_excluded(DISGUISES[first](minor), DISGUISES[second]("erotic art"))
+
+
+@given(SOME_MINORS, SOME_SEXUAL, ADDED, ADDED, st.randoms(use_true_random=False))
+def test_added_text_never_makes_it_acceptable(minor, sexual, text, other, random):
+    texts = [f"{minor} {other}", f"{sexual} {text}", other]
+    random.shuffle(texts)
+    assert is_excluded(*texts)
+    assert is_excluded(f"{text}: {sexual} with a {minor} {other}")
+
+
+FILLER = ["woman", "a", "19", "year", "old", "on", "chair", "schooner", "kidney", "sextant"]
+PHRASES = st.lists(st.sampled_from([*MINORS, *SEXUAL, *FILLER]), max_size=4).map(" ".join)
+
+
+@given(PHRASES, PHRASES, st.sampled_from([None, *CATEGORIES]))
+def test_case_spacing_and_order_do_not_change_the_verdict(text, other, category):
+    verdict = is_excluded(text, other, category=category)
+    assert is_excluded(text.upper(), other.title(), category=category) == verdict
+    assert is_excluded(other.replace(" ", " \n "), f" {text}.", category=category) == verdict
+
+
+def test_the_pictogram_world_is_not_excluded():
+    assert not any(map(is_excluded, all_captions()))
+    assert not any(map(is_excluded, neutral_prompt_table()["prompt"]))
+    concepts = list(concept_table().itertuples(index=False, name=None))
+    pairs = list(GrammarWriter().write(concepts, 1000, seed=0))
+    assert len(pairs) > 1000
+    for pair in pairs:
+        texts = pair.concept, pair.unsafe_prompt, pair.safe_prompt
+        assert not is_excluded(*texts, category=pair.category)
+
+
+def test_rows_of_a_table_are_left_out_and_counted():
+    table = pd.DataFrame(
+        {
+            "category": ["sexual", "sexual", "violence", None],
+            "prompt": ["a girl", "a woman", "a boy", "a naked boy"],
+            "seed": [1, 2, 3, 4],
+        },
+        index=[5, 6, 7, 8],
+    )
+    kept, count = exclude(table, ["prompt"], "category")
+    pd.testing.assert_frame_equal(kept, table.loc[[6, 7]])
+    assert count == 2
+    assert exclude(table, ["prompt"])[1] == 1
+    empty, none = exclude(table.iloc[:0], ["prompt"], "category")
+    assert len(empty) == none == 0 and list(empty.columns) == list(table.columns)
