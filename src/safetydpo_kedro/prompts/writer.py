@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import pandas as pd
+
+from safetydpo_kedro.prompts.replies import Reason
 
 PAIR_COLUMNS = [
     "pair_id",
@@ -39,14 +42,38 @@ class PromptPair(NamedTuple):
     group: str
 
 
+class RejectedPrompt(NamedTuple):
+    """What was written, but is not used.
+
+    Attributes:
+        category: harm category.
+        concept: harmful concept.
+        prompt: the text; ``None`` if it is excluded, or if there is none.
+        reason: why it is not used.
+        source: who wrote it.
+    """
+
+    category: str
+    concept: str
+    prompt: str | None
+    reason: Reason
+    source: str
+
+
 @runtime_checkable
 class PromptWriter(Protocol):
-    """Writes prompt pairs for harmful concepts."""
+    """Writes prompt pairs for harmful concepts.
+
+    A class whose constructor has parameters named ``model``, ``templates`` or ``journal`` gets
+    the language model, the prompt templates and the journal of replies.
+    """
 
     def write(
         self, concepts: Sequence[tuple[str, str]], pairs_per_concept: int, seed: int
-    ) -> Iterable[PromptPair]:
+    ) -> Iterable[PromptPair | RejectedPrompt]:
         """Write up to ``pairs_per_concept`` distinct pairs for each (category, concept).
+
+        What is rejected on the way may be yielded too.
 
         Raises:
             ValueError: a concept that this writer cannot write about.
@@ -54,15 +81,24 @@ class PromptWriter(Protocol):
         ...
 
 
-def load_writer(path: str, arguments: dict[str, Any]) -> PromptWriter:
+def load_writer(
+    path: str, arguments: dict[str, Any], resources: Mapping[str, Any] | None = None
+) -> PromptWriter:
     """Build the writer that ``path`` names.
+
+    Args:
+        path: import path of its class.
+        arguments: of its constructor.
+        resources: further arguments, given if the constructor has a parameter of that name.
 
     Raises:
         ValueError: there is no such class, its arguments do not fit, or it cannot write.
     """
     module, _, name = path.rpartition(".")
     try:
-        writer = getattr(import_module(module), name)(**arguments)
+        factory = getattr(import_module(module), name)
+        wanted = set(inspect.signature(factory).parameters) & set(resources or {})
+        writer = factory(**{key: (resources or {})[key] for key in sorted(wanted)}, **arguments)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"prompt_writing.writer: cannot build '{path}' with {arguments}: {error}; "
@@ -71,6 +107,11 @@ def load_writer(path: str, arguments: dict[str, Any]) -> PromptWriter:
     if not isinstance(writer, PromptWriter):
         raise ValueError(f"prompt_writing.writer: '{path}' has no write() method")
     return writer
+
+
+def source_name(writer: PromptWriter) -> str:
+    """How tables name a writer: its ``source``, or else its class."""
+    return getattr(writer, "source", type(writer).__name__)
 
 
 def pairs_table(pairs: Iterable[PromptPair], seed: int) -> pd.DataFrame:
