@@ -6,6 +6,7 @@ Nothing here imports torch before data is loaded or saved, so that Kedro starts 
 from safetydpo_kedro.datasets.clip_model import ClipModelDataset
 from safetydpo_kedro.datasets.diffusion_pipeline import DiffusionPipelineDataset
 from safetydpo_kedro.datasets.lora_adapter import LoraAdapterDataset
+from safetydpo_kedro.datasets.optional import LocalPathDataset, OptionalDataset
 from safetydpo_kedro.datasets.sharded import ShardedDataset
 from safetydpo_kedro.datasets.sharded_parquet import ShardedParquetDataset
 from safetydpo_kedro.datasets.sharded_tensors import ShardedSafetensorsDataset
@@ -14,7 +15,9 @@ from safetydpo_kedro.datasets.tensors import SafetensorsDataset
 __all__ = [
     "ClipModelDataset",
     "DiffusionPipelineDataset",
+    "LocalPathDataset",
     "LoraAdapterDataset",
+    "OptionalDataset",
     "SafetensorsDataset",
     "ShardedDataset",
     "ShardedParquetDataset",
