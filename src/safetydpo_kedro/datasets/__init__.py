@@ -3,6 +3,7 @@
 Nothing here imports torch before data is loaded or saved, so that Kedro starts quickly.
 """
 
+from safetydpo_kedro.datasets.chat_model import ChatModelDataset
 from safetydpo_kedro.datasets.clip_model import ClipModelDataset
 from safetydpo_kedro.datasets.diffusion_pipeline import DiffusionPipelineDataset
 from safetydpo_kedro.datasets.lora_adapter import LoraAdapterDataset
@@ -13,6 +14,7 @@ from safetydpo_kedro.datasets.sharded_tensors import ShardedSafetensorsDataset
 from safetydpo_kedro.datasets.tensors import SafetensorsDataset
 
 __all__ = [
+    "ChatModelDataset",
     "ClipModelDataset",
     "DiffusionPipelineDataset",
     "LocalPathDataset",
