@@ -81,13 +81,14 @@ def _readings(text: str) -> tuple[str, str]:
     may divide words or be strewn into them, digits and symbols may stand for letters.
     """
     readings = {
-        " ".join(_PUNCTUATION.sub(separator, spelling).split())
+        reading
         for spelling in _spellings(_without_marks(text))
         for separator in (" ", "")
+        for reading in _with_digits_read(" ".join(_PUNCTUATION.sub(separator, spelling).split()))
     }
     words = "\n".join(sorted(readings))
-    letters = "\n".join(run.group().replace(" ", "") for run in _LETTERS.finditer(words))
-    return words, letters
+    runs = {run.group().replace(" ", "") for run in _LETTERS.finditer(words)}
+    return words, "\n".join(reading for run in sorted(runs) for reading in _with_digits_read(run))
 
 
 def _without_marks(text: str) -> str:
@@ -101,20 +102,21 @@ def _without_marks(text: str) -> str:
 
 
 def _spellings(text: str) -> Iterator[str]:
-    """The text without invisible characters, and with letters for digits and symbols."""
-    invisible = {ord(c) for c in text if not c.isascii() and unicodedata.category(c) == "Cf"}
+    """The text without invisible characters, and with letters for symbols."""
+    odd = "" if text.isascii() else text
+    invisible = {ord(c) for c in odd if unicodedata.category(c) == "Cf"}
     for filler in ("", " ") if invisible else ("",):
         plain = text.translate(dict.fromkeys(invisible, filler))
         yield plain
-        if _LEET.search(plain):
-            yield _letters_for_digits(plain)
-            inner = _SYMBOLS_IN_WORDS.sub(lambda m: m.group().translate(_SYMBOLS), plain)
-            yield _letters_for_digits(inner)
+        if _SYMBOLS_IN_WORDS.search(plain):
+            yield _SYMBOLS_IN_WORDS.sub(lambda match: match.group().translate(_SYMBOLS), plain)
 
 
-def _letters_for_digits(text: str) -> str:
-    """Digits in words become letters; numbers stay."""
-    return _WORDS_WITH_LETTERS.sub(lambda m: m.group().translate(_DIGITS), text)
+def _with_digits_read(text: str) -> Iterator[str]:
+    """The text, and the text with letters for the digits in words; numbers stay."""
+    yield text
+    if _DIGIT_BY_LETTER.search(text):
+        yield _WORDS_WITH_LETTERS.sub(lambda match: match.group().translate(_DIGITS), text)
 
 
 def _skeleton(text: str) -> str:
@@ -138,9 +140,9 @@ def _search_inside(terms: Sequence[str], patterns: Sequence[str] = ()) -> re.Pat
 
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 _LETTERS = re.compile(r"\b(?:\w )+\w\b")  # l i k e  t h i s
-_LEET = re.compile(r"[\d@$!|€+]")
-_SYMBOLS_IN_WORDS = re.compile(r"[@$!|€+]+(?=\w)")
-_WORDS_WITH_LETTERS = re.compile(r"\w*[^\W\d_]\w*")
+_SYMBOLS_IN_WORDS = re.compile(r"[@$!|€+]+(?=\W?\w)")
+_DIGIT_BY_LETTER = re.compile(r"\d(?=[^\W\d])|(?<=[^\W\d])\d")
+_WORDS_WITH_LETTERS = re.compile(r"\b\d*[^\W\d]\w*")
 _MINORS = _search(MINOR_WORDS, MINOR_STEMS, AGES)
 _SEXUAL = _search(SEXUAL_WORDS, SEXUAL_STEMS)
 _MINORS_INSIDE = _search_inside([*MINOR_WORDS, *MINOR_STEMS], AGES)
