@@ -38,6 +38,7 @@ _FENCE = re.compile(r"```[\w-]*\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _STRING = re.compile(r'"((?:[^\\]|\\.)*?)"(?=\s*,\s*"|\s*,?\s*(?:[\]}]|\Z)|\s+")', re.DOTALL)
 _WITHHELD_LINE = re.compile(rf"^{re.escape(WITHHELD)}$", re.MULTILINE)
 _BULLET = re.compile(r"^\s*(?:[-*•‣–]|\(?\d{1,3}[.):])\s+")
+_NUMBER = re.compile(r"^\d{1,3}[.)]\s+")
 _LABEL = re.compile(r"^(?:(?:un)?safe\s+)?prompt(?:\s+\d+)?\s*:\s*", re.IGNORECASE)
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`"}
 _REFUSAL = re.compile(
@@ -138,7 +139,7 @@ def _json_array(text: str) -> list[tuple[str, Reason | None]] | None:
         except (ValueError, RecursionError):
             end = start + 1
         else:
-            items = list(_texts(value))
+            items = _unnumbered(list(_texts(value)))
             found += items if any(fault is None for _, fault in items) else []
         start = text.find("[", end)
     return found or None
@@ -162,6 +163,13 @@ def _texts(value: Any) -> Iterator[tuple[str, Reason | None]]:
                 yield str(item), "not_text"
         else:
             yield str(item), "not_text"
+
+
+def _unnumbered(items: list[tuple[str, Reason | None]]) -> list[tuple[str, Reason | None]]:
+    """Without the numbers of ``["1. a knife", "2. a fork"]``, if every item has one."""
+    if len(items) < 2 or not all(_NUMBER.match(text) for text, _ in items):
+        return items
+    return [(_NUMBER.sub("", text), fault) for text, fault in items]
 
 
 def _broken_array(text: str) -> list[tuple[str, Reason | None]] | None:
