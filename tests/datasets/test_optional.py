@@ -69,17 +69,25 @@ def test_a_wrapped_folder_of_shards_is_tracked_by_its_own_manifest(tmp_path):
     assert not dataset.exists()
 
 
-def test_a_local_path_is_given_if_there_is_something(tmp_path):
-    dataset = LocalPathDataset(filepath=str(tmp_path / "file.csv"))
-    optional = OptionalDataset(dataset=dataset)
-    assert optional.load() is None
-    assert free_input_fingerprint(optional) == "missing"
-    with pytest.raises(DatasetError, match=r"nothing at .*file\.csv"):
-        dataset.load()
-    (tmp_path / "file.csv").write_text("x")
-    assert optional.load() == dataset.load() == tmp_path / "file.csv"
-    first = free_input_fingerprint(optional)
-    (tmp_path / "file.csv").write_text("y")
-    assert free_input_fingerprint(optional) != first
+def test_a_local_path_is_fresh_as_long_as_its_content_is_the_same(tmp_path):
+    path = tmp_path / "file.csv"
+    dataset = LocalPathDataset(filepath=str(path))
+    assert dataset.load() == path and not dataset.exists()
+    assert free_input_fingerprint(dataset) == "missing"
+    fingerprints = set()
+    for text in ("x", "y", "x"):
+        path.write_text(text)
+        assert dataset.load() == path and dataset.exists()
+        fingerprints.add(free_input_fingerprint(dataset))
+    assert len(fingerprints) == 2
     with pytest.raises(DatasetError, match="not written"):
         dataset.save("x")
+
+
+def test_a_local_path_may_have_one_of_several_suffixes(tmp_path):
+    dataset = LocalPathDataset(filepath=str(tmp_path / "copro"), suffixes=[".json", ".csv"])
+    assert dataset.load() == tmp_path / "copro.json" and not dataset.exists()
+    (tmp_path / "copro.csv").write_text("x")
+    assert dataset.load() == tmp_path / "copro.csv" and dataset.exists()
+    (tmp_path / "copro.json").write_text("x")
+    assert dataset.load() == tmp_path / "copro.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -70,25 +71,41 @@ class OptionalDataset(AbstractDataset[Any, Any]):
 
 
 class LocalPathDataset(AbstractDataset[None, Path]):
-    """Loads the path of a file or folder that somebody put there, fingerprinted by its content.
+    """Loads the path of a file or folder that somebody may have put there.
+
+    Whether it is there is for the reader to ask; its content tells what is fresh.
+
+    Example:
+        .. code-block:: yaml
+
+            copro_file:
+              type: safetydpo_kedro.datasets.LocalPathDataset
+              filepath: data/01_raw/published/copro
+              suffixes: [.json, .csv]
 
     Args:
-        filepath: the file or folder.
+        filepath: the file or folder, without its suffix if ``suffixes`` are given.
+        suffixes: those that it may have; the first that is there counts.
         metadata: for other tools, such as Kedro-Viz; not read here.
     """
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._filepath = Path(filepath)
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        suffixes: Sequence[str] = ("",),
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._candidates = [Path(f"{filepath}{suffix}") for suffix in suffixes]
         self.metadata = metadata
 
-    def load(self) -> Path:
-        """The path.
+    @property
+    def _filepath(self) -> Path:
+        there = (path for path in self._candidates if path.exists())
+        return next(there, self._candidates[0])
 
-        Raises:
-            DatasetError: there is nothing.
-        """
-        if not self._exists():
-            raise DatasetError(f"there is nothing at {self._filepath}: put the file there")
+    def load(self) -> Path:
+        """The path."""
         return self._filepath
 
     def save(self, data: None) -> NoReturn:
@@ -103,4 +120,4 @@ class LocalPathDataset(AbstractDataset[None, Path]):
         return self._filepath.exists()
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath}
+        return {"filepath": self._filepath, "candidates": self._candidates}

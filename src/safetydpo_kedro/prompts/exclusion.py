@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import groupby
 
 import pandas as pd
 
@@ -126,9 +127,15 @@ def _skeleton(text: str) -> str:
 
 def _search(words: Sequence[str], stems: Sequence[str], patterns: Sequence[str] = ()) -> re.Pattern:
     """What finds a term among words."""
-    whole = "|".join(word.replace("-", " ") for word in words)
-    terms = rf"\b(?:(?:{whole})s?\b|{'|'.join(stems)})"
+    whole = _any_of([word.replace("-", " ") for word in words])
+    terms = rf"\b(?:(?:{whole})s?\b|{_any_of(stems)})"
     return re.compile(_skeleton("|".join([terms, *patterns])))
+
+
+def _any_of(terms: Sequence[str]) -> str:
+    """Alternatives by their first letter, which is a few times as fast as one after another."""
+    by_letter = groupby(sorted(terms), key=lambda term: term[0])
+    return "|".join(f"{c}(?:{'|'.join(term[1:] for term in same)})" for c, same in by_letter)
 
 
 def _search_inside(terms: Sequence[str], patterns: Sequence[str] = ()) -> re.Pattern:

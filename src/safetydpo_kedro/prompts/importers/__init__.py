@@ -1,0 +1,1 @@
+"""Importers of published prompt sets into the project's own tables."""
