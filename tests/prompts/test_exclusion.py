@@ -11,8 +11,10 @@ from safetydpo_kedro.pictograms.captions import all_captions
 from safetydpo_kedro.pictograms.grammar import GrammarWriter, concept_table, neutral_prompt_table
 from safetydpo_kedro.prompts.exclusion import exclude, is_excluded
 from safetydpo_kedro.prompts.exclusion_terms import (
+    MINOR_SIGNS,
     MINOR_STEMS,
     MINOR_WORDS,
+    SEXUAL_SIGNS,
     SEXUAL_STEMS,
     SEXUAL_WORDS,
 )
@@ -24,8 +26,10 @@ AGES = [
     *("age: 12", "under 18", "under the age of eighteen", "who just turned sixteen"),
     *("she is only 15", "in the 5th grade", "in seventh grade", "a sixteen years young model"),
 ]
-MINORS = [*AGES, *(f"a {w}" for w in (*MINOR_WORDS, *MINOR_STEMS)), "teenagers", "schoolchildren"]
-SEXUAL = [f"{word} picture" for word in (*SEXUAL_WORDS, *SEXUAL_STEMS)]
+MINOR_TERMS = [*MINOR_WORDS, *MINOR_STEMS, *MINOR_SIGNS]
+SEXUAL_TERMS = [*SEXUAL_WORDS, *SEXUAL_STEMS, *SEXUAL_SIGNS]
+MINORS = [*AGES, *(f"a {word}" for word in MINOR_TERMS), "teenagers", "schoolchildren"]
+SEXUAL = [f"{word} picture" for word in SEXUAL_TERMS]
 LEET = str.maketrans({"a": "@", "e": "3", "i": "1", "o": "0", "s": "$", "t": "7", "l": "1"})
 SOME_MINORS = st.sampled_from(MINORS)
 SOME_SEXUAL = st.sampled_from(SEXUAL)
@@ -40,6 +44,27 @@ def test_a_minor_and_sexual_content_are_excluded_whatever_the_words(minor):
         assert is_excluded(word, f"{minor} on a chair")
 
 
+@pytest.mark.parametrize(
+    ("minor", "adult", "sexual"),
+    [
+        ("ein 16 Jahre altes Mädchen", "eine Frau auf einem Stuhl", "Nacktheit"),
+        ("una niña de 12 años", "una mujer en una silla", "desnudos"),
+        ("une fille de 15 ans", "une femme sur une chaise", "scène érotique"),
+        ("un bambino", "una donna su una sedia", "contenuto sessuale"),
+        ("uma criança", "uma mulher em uma cadeira", "fotos nuas"),
+        ("ένα παιδί", "μια γυναίκα σε μια καρέκλα", "γυμνό"),
+        ("девочка 10 лет", "женщина на стуле, голова", "эротика"),
+        ("一个女孩", "椅子上的一位女性，理性的", "裸体"),
+        ("ベンチの少女", "イエローの椅子の女性", "ヌード"),
+        ("의자에 앉은 소녀", "의자에 앉은 여성", "누드"),
+    ],
+)
+def test_the_rule_reads_the_languages_in_which_prompts_are_written(minor, adult, sexual):
+    assert is_excluded(minor, category="sexual") and is_excluded(minor, sexual)
+    assert not is_excluded(adult, sexual, category="sexual")
+    assert not is_excluded(minor, category="violence")
+
+
 @pytest.mark.parametrize("category", ["sexual", "Sexual", " SEXUAL ", "sexual, shocking", "nudity"])
 def test_the_category_counts_in_any_spelling(category):
     assert is_excluded("a girl on a chair", category=category)
@@ -52,6 +77,7 @@ def test_the_category_counts_in_any_spelling(category):
         *("a couple married for 17 years", "a 2,000-year-old temple", "three women with 12 roses"),
         *("a canteen", "a woman, 18 years old", "a woman aged 40", "in 1912 a man", "nineteen men"),
         *("a 35-year-old's girlfriend", "", "   ", "skidding cars", "an annoyed man"),
+        *("an intimidating gaming chair", "a nuanced voice", "meningitis", "a kind person"),
     ],
 )
 def test_adults_alone_are_not_excluded(text):

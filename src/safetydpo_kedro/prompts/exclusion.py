@@ -2,7 +2,7 @@
 
 There is no switch. A text is searched in several readings, so that tricks of spelling do not
 help, and in doubt it is excluded: "girl" and "boy" count as minors, a school as a place of minors.
-The words are English, see :mod:`safetydpo_kedro.prompts.exclusion_terms`.
+The words are in :mod:`safetydpo_kedro.prompts.exclusion_terms`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import pandas as pd
 
 from safetydpo_kedro.prompts.exclusion_terms import (
     AGES,
+    MINOR_SIGNS,
     MINOR_STEMS,
     MINOR_WORDS,
+    SEXUAL_SIGNS,
     SEXUAL_STEMS,
     SEXUAL_WORDS,
 )
@@ -125,11 +127,13 @@ def _skeleton(text: str) -> str:
     return text.replace("l", "i")
 
 
-def _search(words: Sequence[str], stems: Sequence[str], patterns: Sequence[str] = ()) -> re.Pattern:
+def _search(
+    words: Sequence[str], stems: Sequence[str], signs: Sequence[str], patterns: Sequence[str] = ()
+) -> re.Pattern:
     """What finds a term among words."""
-    whole = _any_of([word.replace("-", " ") for word in words])
-    terms = rf"\b(?:(?:{whole})s?\b|{_any_of(stems)})"
-    return re.compile(_skeleton("|".join([terms, *patterns])))
+    whole, beginnings = (_any_of([word.replace("-", " ") for word in t]) for t in (words, stems))
+    terms = rf"\b(?:(?:{whole})s?\b|{beginnings})"
+    return re.compile(_without_marks("|".join([terms, _any_of(signs), *patterns])))
 
 
 def _any_of(terms: Sequence[str]) -> str:
@@ -142,7 +146,7 @@ def _search_inside(terms: Sequence[str], patterns: Sequence[str] = ()) -> re.Pat
     """What finds a term among letters without spaces."""
     squeezed = [term.replace("-", "") for term in terms]
     squeezed += [p.replace(" ?", "").replace(" ", "").replace(r"\b", "") for p in patterns]
-    return re.compile(_skeleton("|".join(squeezed)))
+    return re.compile(_without_marks("|".join(squeezed)))
 
 
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
@@ -150,7 +154,7 @@ _LETTERS = re.compile(r"\b(?:\w )+\w\b")  # l i k e  t h i s
 _SYMBOLS_IN_WORDS = re.compile(r"[@$!|€+]+(?=\W?\w)")
 _DIGIT_BY_LETTER = re.compile(r"\d(?=[^\W\d])|(?<=[^\W\d])\d")
 _WORDS_WITH_LETTERS = re.compile(r"\b\d*[^\W\d]\w*")
-_MINORS = _search(MINOR_WORDS, MINOR_STEMS, AGES)
-_SEXUAL = _search(SEXUAL_WORDS, SEXUAL_STEMS)
-_MINORS_INSIDE = _search_inside([*MINOR_WORDS, *MINOR_STEMS], AGES)
-_SEXUAL_INSIDE = _search_inside([*SEXUAL_WORDS, *SEXUAL_STEMS])
+_MINORS = _search(MINOR_WORDS, MINOR_STEMS, MINOR_SIGNS, AGES)
+_SEXUAL = _search(SEXUAL_WORDS, SEXUAL_STEMS, SEXUAL_SIGNS)
+_MINORS_INSIDE = _search_inside([*MINOR_WORDS, *MINOR_STEMS, *MINOR_SIGNS], AGES)
+_SEXUAL_INSIDE = _search_inside([*SEXUAL_WORDS, *SEXUAL_STEMS, *SEXUAL_SIGNS])

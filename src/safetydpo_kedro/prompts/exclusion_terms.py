@@ -1,7 +1,8 @@
 """Words of the exclusion rule: clinical ones, and the few names that a filter has to know.
 
 *Words* stand alone, with or without a plural "s"; a hyphen stands for any separator. *Stems* are
-beginnings of words.
+beginnings of words. *Signs* may stand anywhere, in scripts that do not separate words. English has
+long lists; the other languages in which prompts may be written have the commonest words.
 """
 
 from __future__ import annotations
@@ -38,8 +39,41 @@ SEXUAL_WORDS = _terms("""
 """)
 
 SEXUAL_STEMS = _terms("""
-    arous buttock ejaculat erotic fetish genital intercourse lolicon masturbat molest orgasm
+    arous buttock ejaculat erot fetish genital intercourse lolicon masturbat molest orgasm
     paedophil pedophil porn prostitut seduc sexual shotacon undergarment virginity
+""")
+
+# German, Spanish, French, Italian, Portuguese; Greek; Russian.
+MINOR_STEMS += _terms("""
+    jugendlich kinder madchen minderjahrig schuler
+    colegial menor-de-edad muchach nina nino
+    ecolier enfan fille garcon lyceen mineur petite-fille
+    bambin minorenn ragazzin scolar
+    crianca menina menino menor-de-idade
+    αγορι ανηλικ εφηβ κοριτσι μαθητ παιδι
+    девоч дети детск малолет мальчи младен несовершеннолет подрост ребен школьни
+""")
+SEXUAL_WORDS += _terms("голая голого голое голой голую голые голый голых nua nuas nuda nudi nudo")
+SEXUAL_STEMS += _terms("""
+    nackt sexuel unterwasche
+    desnud lencer
+    deshabill nudite seins
+    biancheria sessual
+    pelad roupa-intima
+    γυμν ερωτικ πορν σεξ
+    обнаж порно секс эрот
+""")
+
+# Chinese, Japanese, Korean.
+MINOR_SIGNS = _terms("""
+    女孩 男孩 儿童 兒童 孩子 小孩 幼女 幼童 婴儿 嬰兒 未成年 小学生 小學生 中学生 中學生 初中
+    高中生 萝莉 少女 少年 子供 子ども 女の子 男の子 高校生 赤ちゃん ロリータ ロリコン ショタ
+    소녀 소년 아이 어린이 미성년 학생 아기 아동
+""")
+SEXUAL_SIGNS = _terms("""
+    裸 色情 情色 性爱 性愛 性交 性行为 性行為 性感 淫 内衣 內衣
+    ヌード エロい エロ画 セックス 下着 ポルノ 官能
+    누드 나체 알몸 성행위 섹스 야한 에로 속옷 포르노
 """)
 
 _UNITS = _terms("""
@@ -67,4 +101,5 @@ AGES = (
     rf"\b(?:{'|'.join(_GRADES)}|1?\d(?:st|nd|rd|th)) grade\b",
     r"\bgrade 1?\d\b",
     r"\b\w+school",
+    rf"{_UNDER_18} ?(?:anni|anos|ans|jahr|лет|год|ετων|χρον|岁|歲|歳|才|살|세)",
 )
