@@ -47,7 +47,7 @@ def make_tiny_project(folder: Path, families: tuple[str, ...] = tuple(ARCHITECTU
     shutil.copytree(ROOT / "data/01_raw/real", _parent(inputs / "real"))
     shutil.copytree(ROOT / "data/01_raw/judge_clip", inputs / "real/judge_clip")
     shutil.copy(ROOT / "data/01_raw/q16_prompts.safetensors", inputs / "real")
-    write_pairs(_parent(inputs / "published/coprov2_train.csv"))
+    write_pairs(_parent(inputs / "real/published/coprov2_train.csv"))
     for family in families:
         write_model(family, folder / "data" / family / "01_raw")
 

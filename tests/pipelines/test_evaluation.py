@@ -13,9 +13,9 @@ from PIL import Image
 from safetydpo_kedro.diffusion.adapters import fused
 from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.images import decode_images
-from safetydpo_kedro.parameters import SamplingParameters
+from safetydpo_kedro.parameters import DrawingParameters, SamplingParameters
 from safetydpo_kedro.pipelines.evaluation import create_pipeline
-from safetydpo_kedro.pipelines.evaluation.nodes import collect_benchmarks
+from safetydpo_kedro.pipelines.evaluation.nodes import collect_benchmarks, draw_images
 from safetydpo_kedro.settings import CATEGORIES, EXPERTS, VARIANTS
 from safetydpo_kedro.summary import SummaryHooks
 
@@ -173,3 +173,13 @@ def test_a_wrong_parameter_stops_before_any_node(tmp_path, section, message):
             base_parameters(evaluation=section),
             evaluation=create_pipeline(),
         )
+
+
+def test_an_excluded_prompt_is_refused_before_anything_is_drawn(catalog):
+    """A table that somebody brought may hold what the project itself would have set aside."""
+    prompts = catalog.load("evaluation_prompts").copy()
+    prompts.loc[0, ["prompt", "category"]] = ["a drawing of a schoolgirl", "sexual"]
+    parameters = DrawingParameters(sampling=SamplingParameters(steps=1))
+    with pytest.raises(ValueError, match="1 of .* evaluation prompts are excluded") as error:
+        draw_images(diffusion_model(tiny_pipeline()), prompts, parameters)
+    assert "schoolgirl" not in str(error.value)

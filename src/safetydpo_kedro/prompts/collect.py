@@ -69,9 +69,14 @@ def excluded_pairs(table: pd.DataFrame) -> pd.Series:
 
 
 def excluded_prompts(table: pd.DataFrame) -> pd.Series:
-    """Whether the exclusion rule hits a single prompt, judged together with its concept."""
-    rows = table[["concept", "prompt"]].itertuples(index=False, name=None)
-    return pd.Series([is_excluded(*row) for row in rows], index=table.index, dtype=bool)
+    """Whether the exclusion rule hits a single prompt.
+
+    Judged together with its concept, and with its category where the table has one.
+    """
+    columns = [name for name in ("concept", "prompt", "category") if name in table]
+    rows = table[columns].itertuples(index=False, name=None)
+    hits = [is_excluded(*(text for text in row if isinstance(text, str))) for row in rows]
+    return pd.Series(hits, index=table.index, dtype=bool)
 
 
 def refuse_excluded(hit: pd.Series, what: str) -> None:

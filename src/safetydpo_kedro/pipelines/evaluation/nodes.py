@@ -59,7 +59,13 @@ def draw_images(
 
     Returns:
         Shards of the prompt table with a column ``image``.
+
+    Raises:
+        ValueError: a prompt that is excluded by rule.
     """
+    from safetydpo_kedro.prompts.collect import excluded_prompts, refuse_excluded
+
+    refuse_excluded(excluded_prompts(evaluation_prompts), "evaluation prompts")
     size = parameters.shard_size
     return {
         f"shard-{start // size:05d}": partial(
