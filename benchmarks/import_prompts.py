@@ -1,7 +1,8 @@
 """How long an import takes, against pandas row by row: ``python -m benchmarks.import_prompts``.
 
 The alternative is the usual script: ``pandas.read_csv``, then ``iterrows`` into a dictionary of
-pairs. It checks nothing and sets nothing aside. Medians of processor time over some rounds, in turns.
+pairs. It checks nothing and sets nothing aside. Medians of processor time over some rounds, taken
+in turns.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def test_the_report_counts_and_the_rejected_rows_say_where(tmp_path, published):
     catalog = run(tmp_path)
     counts = report(catalog)
     train = counts.loc["coprov2_train"]
-    assert train[["rows", "imported", "duplicates", "rejected", "excluded"]].tolist() == [
+    assert train[["rows", "imported", "distinct", "rejected", "excluded"]].tolist() == [
         7,
         2,
         1,

@@ -6,7 +6,7 @@ A source whose file is not there gives an empty table.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,12 @@ def import_coprov2_test(
     banned = trained if parameters.remove_leaks else set()
     result = _import_list("coprov2_test", files, common, parameters, banned)
     leaks = count_leaks(result, trained)
-    if leaks:
-        done = (
-            "left out" if parameters.remove_leaks else "kept; `remove_leaks: true` leaves them out"
+    if leaks and not parameters.remove_leaks:
+        logger.warning(
+            "coprov2_test: %d prompts occur in training too; "
+            "prompt_import.coprov2_test.remove_leaks=true leaves them out",
+            leaks,
         )
-        logger.warning("coprov2_test: %d prompts occur in training too (%s)", leaks, done)
     return result._replace(counts={**result.counts, "leaks": leaks})
 
 
@@ -179,7 +180,7 @@ def _import_list(
     files: Files,
     common: CommonParameters,
     parameters: PromptListParameters,
-    banned: set[str] = frozenset(),
+    banned: Collection[str] = frozenset(),
 ) -> Imported:
     intake, path = _open(source, files)
     settings = parameters, _categories(common), common.seed, intake, banned

@@ -16,7 +16,7 @@ REPORT_COLUMNS = [
     "file",
     "rows",
     "imported",
-    "duplicates",
+    "distinct",
     "in_several_categories",
     "leaks",
     "excluded",
@@ -33,7 +33,7 @@ class SourceCounts(Strict):
         file: name of its file or folder, ``None`` if it is not there.
         rows: rows of the file.
         imported: pairs or prompts that were taken.
-        duplicates: those of them whose text occurs before among them.
+        distinct: how many different ones they are.
         in_several_categories: images that stand under more than one category.
         leaks: test prompts that occur verbatim in training.
     """
@@ -42,7 +42,7 @@ class SourceCounts(Strict):
     file: str | None = None
     rows: int = 0
     imported: int = 0
-    duplicates: int = 0
+    distinct: int = 0
     in_several_categories: int = 0
     leaks: int = 0
 
@@ -70,7 +70,7 @@ def imported(intake: Intake, file: Path | None, table: pd.DataFrame, **counts: i
         file=file.name if file else None,
         rows=intake.rows,
         imported=len(table),
-        duplicates=int(table.duplicated(texts).sum()),
+        distinct=len(table[texts].drop_duplicates()),
         **counts,
     )
     return Imported(table, rejected_table(intake.rejected), numbers.model_dump())
