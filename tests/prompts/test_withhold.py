@@ -35,6 +35,11 @@ def test_only_what_is_hit_is_withheld(reply):
     assert withhold(reply, "violence") == reply
 
 
+def test_a_string_over_two_lines_is_judged_as_one():
+    kept = withhold(f'["a nude statue\nof a child", "{FINE}"]', "violence")
+    assert kept == f'["{WITHHELD}", "{FINE}"]'
+
+
 def test_a_line_is_judged_together_with_what_was_asked():
     assert withhold("in a park", "sexual", ("a child",)) == WITHHELD
     assert withhold("in a park", "sexual", ("a fruit",)) == "in a park"

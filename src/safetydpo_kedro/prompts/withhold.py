@@ -8,7 +8,7 @@ import re
 from safetydpo_kedro.prompts.exclusion import is_excluded
 
 WITHHELD = "[withheld]"
-_STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def withhold(reply: str, category: str | None, about: tuple[str, ...] = ()) -> str:
@@ -38,7 +38,7 @@ def withhold(reply: str, category: str | None, about: tuple[str, ...] = ()) -> s
 def _unquoted(literal: str) -> str:
     """What a string literal says, whose letters may be written as escapes."""
     try:
-        return str(json.loads(literal))
+        return str(json.loads(literal, strict=False))
     except ValueError:
         return literal
 

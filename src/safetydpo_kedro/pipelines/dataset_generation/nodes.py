@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import pandas as pd
 
 from safetydpo_kedro.metrics.config import JudgesConfig
 from safetydpo_kedro.parameters import (
+    ConceptParameters,
     ContactSheetParameters,
     DrawingParameters,
     PromptWritingParameters,
@@ -22,19 +24,69 @@ if TYPE_CHECKING:
 
     from safetydpo_kedro.diffusion.model import DiffusionModel
     from safetydpo_kedro.metrics.clip import ClipModel
+    from safetydpo_kedro.prompts.chat import ChatModel
 else:  # Kedro resolves the annotations when it starts, which must not load torch
-    ClipModel = DiffusionModel = Figure = Tensor = object
+    ChatModel = ClipModel = DiffusionModel = Figure = Tensor = object
+
+logger = logging.getLogger(__name__)
 
 
-def write_prompt_pairs(concepts: pd.DataFrame, parameters: PromptWritingParameters) -> pd.DataFrame:
-    """Have the writer write an unsafe prompt and its safe counterpart, several per concept."""
-    from safetydpo_kedro.prompts.writer import load_writer, pairs_table
+def expand_concepts(
+    concepts: pd.DataFrame,
+    prompt_templates: dict[str, Any],
+    language_model: ChatModel,
+    parameters: ConceptParameters,
+) -> pd.DataFrame:
+    """The concepts, and if wanted more of them that a language model proposes."""
+    from safetydpo_kedro.prompts.concepts import expand, without_excluded
+    from safetydpo_kedro.prompts.journal import ReplyJournal
+    from safetydpo_kedro.prompts.templates import read_templates
 
-    writer = load_writer(parameters.writer, parameters.arguments)
+    kept = without_excluded(concepts)
+    if parameters.per_category is None:
+        return kept
+    templates, journal = read_templates(prompt_templates), ReplyJournal(parameters.journal)
+    return expand(kept, language_model, templates, journal, parameters)
+
+
+def write_prompts(
+    concepts: pd.DataFrame,
+    imported_pairs: pd.DataFrame | None,
+    prompt_templates: dict[str, Any],
+    language_model: ChatModel,
+    parameters: PromptWritingParameters,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Unsafe prompts and their safe counterparts from all sources, and what is not used."""
+    from safetydpo_kedro.prompts.collect import collect_pairs
+    from safetydpo_kedro.prompts.journal import ReplyJournal
+    from safetydpo_kedro.prompts.templates import read_templates
+    from safetydpo_kedro.prompts.writer import load_writer, source_name
+
+    if parameters.imported and imported_pairs is None:
+        raise ValueError(
+            "prompt_writing.imported is true, but there are no imported pairs: make them first, "
+            "with `kedro run --pipelines prompt_import`"
+        )
+    imported = imported_pairs if parameters.imported else None
+    if parameters.writer is None:
+        return collect_pairs([], "", parameters.seed, imported)
+    resources = {
+        "model": language_model,
+        "templates": read_templates(prompt_templates),
+        "journal": ReplyJournal(parameters.journal),
+    }
+    writer = load_writer(parameters.writer, parameters.arguments, resources)
     rows = list(concepts[["category", "concept"]].itertuples(index=False, name=None))
-    return pairs_table(
-        writer.write(rows, parameters.pairs_per_concept, parameters.seed), parameters.seed
-    )
+    outcomes = writer.write(rows, parameters.pairs_per_concept, parameters.seed)
+    return collect_pairs(outcomes, source_name(writer), parameters.seed, imported)
+
+
+def measure_pairs(written_pairs: pd.DataFrame, judge_clip: ClipModel) -> pd.DataFrame:
+    """Add to every pair how close its prompts are."""
+    from safetydpo_kedro.prompts import quality
+    from safetydpo_kedro.prompts.writer import PAIR_COLUMNS
+
+    return quality.measure_pairs(written_pairs[PAIR_COLUMNS], judge_clip.encode_texts)
 
 
 def split_prompt_pairs(
@@ -42,27 +94,43 @@ def split_prompt_pairs(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training pairs and test prompts, without a leak."""
     from safetydpo_kedro.prompts.split import split_prompts
+    from safetydpo_kedro.prompts.writer import PAIR_COLUMNS
 
-    return split_prompts(prompt_pairs, ["unsafe_prompt", "safe_prompt"], parameters)
+    pairs = prompt_pairs[PAIR_COLUMNS]
+    lonely = pairs.groupby("concept")["group"].transform("nunique") < 2
+    if lonely.any() and not lonely.all():
+        logger.warning(
+            "%d concepts have a single group of prompts, which cannot be split: left out",
+            pairs["concept"][lonely].nunique(),
+        )
+        pairs = pairs[~lonely]
+    return split_prompts(pairs, ["unsafe_prompt", "safe_prompt"], parameters)
 
 
 def split_neutral_prompts(
     neutral_prompts: pd.DataFrame, parameters: SplitParameters
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Neutral prompts for preservation and for the test, without a leak."""
+    from safetydpo_kedro.prompts.collect import excluded_prompts
     from safetydpo_kedro.prompts.split import split_prompts
     from safetydpo_kedro.prompts.writer import image_seed
 
     table = neutral_prompts.copy()
     table.insert(0, "prompt_id", [f"neutral-{i:06d}" for i in range(len(table))])
     table["seed"] = [image_seed(parameters.seed, name) for name in table["prompt_id"]]
-    return split_prompts(table, ["prompt"], parameters)
+    hit = excluded_prompts(table)
+    if hit.any():
+        logger.warning("%d of %d neutral prompts are excluded by rule", hit.sum(), len(table))
+    return split_prompts(table[~hit], ["prompt"], parameters)
 
 
 def draw_image_pairs(
     model: DiffusionModel, train_pairs: pd.DataFrame, parameters: DrawingParameters
 ) -> dict[str, Callable[[], pd.DataFrame]]:
     """Draw x_U and x_S of every pair from the same initial noise."""
+    from safetydpo_kedro.prompts.collect import excluded_pairs, refuse_excluded
+
+    refuse_excluded(excluded_pairs(train_pairs), "training pairs")
 
     def draw(rows: pd.DataFrame) -> pd.DataFrame:
         out = rows.reset_index(drop=True)
@@ -79,6 +147,9 @@ def draw_preservation_images(
     model: DiffusionModel, preservation_prompts: pd.DataFrame, parameters: DrawingParameters
 ) -> dict[str, Callable[[], pd.DataFrame]]:
     """Draw the neutral prompts, whose images an expert must leave alone."""
+    from safetydpo_kedro.prompts.collect import excluded_prompts, refuse_excluded
+
+    refuse_excluded(excluded_prompts(preservation_prompts), "neutral prompts")
 
     def draw(rows: pd.DataFrame) -> pd.DataFrame:
         out = rows.reset_index(drop=True)
@@ -158,6 +229,30 @@ def report_dataset(
     from safetydpo_kedro.reporting.tables import dataset_table
 
     return dataset_table(prompt_pairs, train_pairs, test_prompts, pair_scores)
+
+
+def write_dataset_card(
+    written_pairs: pd.DataFrame,
+    prompt_pairs: pd.DataFrame,
+    rejected_prompts: pd.DataFrame,
+    prompt_templates: dict[str, Any],
+    language_model: ChatModel,
+    concepts: ConceptParameters,
+    writing: PromptWritingParameters,
+) -> str:
+    """Who wrote the pairs, how, and what was set aside: counts, and no prompts."""
+    from safetydpo_kedro.prompts.templates import read_templates
+    from safetydpo_kedro.reporting.dataset_card import dataset_card
+
+    return dataset_card(
+        written_pairs,
+        prompt_pairs,
+        rejected_prompts,
+        read_templates(prompt_templates),
+        language_model.identity,
+        concepts,
+        writing,
+    )
 
 
 def plot_pairs(

@@ -12,10 +12,33 @@ def create_pipeline(**kwargs) -> Pipeline:
     return Pipeline(
         [
             Node(
-                nodes.write_prompt_pairs,
-                ["concepts", "params:dataset_generation.prompt_writing"],
+                nodes.expand_concepts,
+                [
+                    "concepts",
+                    "prompt_templates",
+                    "language_model",
+                    "params:dataset_generation.concepts",
+                ],
+                "expanded_concepts",
+                name="expand_concepts",
+            ),
+            Node(
+                nodes.write_prompts,
+                [
+                    "expanded_concepts",
+                    "imported_pairs",
+                    "prompt_templates",
+                    "language_model",
+                    "params:dataset_generation.prompt_writing",
+                ],
+                ["written_pairs", "rejected_prompts"],
+                name="write_prompts",
+            ),
+            Node(
+                nodes.measure_pairs,
+                ["written_pairs", "judge_clip"],
                 "prompt_pairs",
-                name="write_prompt_pairs",
+                name="measure_pairs",
             ),
             Node(
                 nodes.split_prompt_pairs,
@@ -68,6 +91,20 @@ def create_pipeline(**kwargs) -> Pipeline:
                 ["prompt_pairs", "train_pairs", "test_prompts", "pair_scores"],
                 "dataset_report",
                 name="report_dataset",
+            ),
+            Node(
+                nodes.write_dataset_card,
+                [
+                    "written_pairs",
+                    "prompt_pairs",
+                    "rejected_prompts",
+                    "prompt_templates",
+                    "language_model",
+                    "params:dataset_generation.concepts",
+                    "params:dataset_generation.prompt_writing",
+                ],
+                "dataset_card",
+                name="write_dataset_card",
             ),
             Node(
                 nodes.plot_pairs,
