@@ -121,6 +121,11 @@ def test_no_reply_breaks_it_and_what_comes_out_is_clean(reply):
         assert (rejected.text is None) == (rejected.reason == "excluded")
 
 
+@pytest.mark.parametrize("reply", ["[" * 5000, '["a' + ' "x' * 300, '"' * 5001, "[1]" * 2000])
+def test_a_model_that_stutters_is_read_to_the_end(reply):
+    assert len(parse_prompts(reply, RULES).rejected) >= 1
+
+
 prompt_texts = st.text(
     st.characters(codec="utf-8", exclude_categories=["C", "Z"], include_characters=" "), min_size=1
 )
