@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from benchmarks.architectures import ARCHITECTURES, narrow
 from benchmarks.meters import COMPUTED, PROFILED, PeakMemory, size_of
 from benchmarks.training_memory import (

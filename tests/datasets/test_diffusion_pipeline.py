@@ -7,10 +7,10 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
-from benchmarks.architectures import random_pipeline
 from diffusers import AutoencoderKL
 from kedro.io import DatasetError
 
+from benchmarks.architectures import random_pipeline
 from safetydpo_kedro.datasets import DiffusionPipelineDataset
 from safetydpo_kedro.diffusion.families.stable_diffusion_xl import StableDiffusionXL
 

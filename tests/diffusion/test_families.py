@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from benchmarks.architectures import (
     ARCHITECTURES,
     random_pipeline,
@@ -14,8 +16,6 @@ from benchmarks.architectures import (
     random_unet,
     random_vae,
 )
-from safetensors.torch import load_file
-
 from safetydpo_kedro.diffusion.adapters import fuse, fused, trainable_adapter
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.kohya import save_kohya

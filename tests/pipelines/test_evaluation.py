@@ -180,6 +180,6 @@ def test_an_excluded_prompt_is_refused_before_anything_is_drawn(catalog):
     prompts = catalog.load("evaluation_prompts").copy()
     prompts.loc[0, ["prompt", "category"]] = ["a drawing of a schoolgirl", "sexual"]
     parameters = DrawingParameters(sampling=SamplingParameters(steps=1))
-    with pytest.raises(ValueError, match="1 of .* evaluation prompts are excluded") as error:
+    with pytest.raises(ValueError, match=r"1 of \d+ evaluation prompts are excluded") as error:
         draw_images(diffusion_model(tiny_pipeline()), prompts, parameters)
     assert "schoolgirl" not in str(error.value)

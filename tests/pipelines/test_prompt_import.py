@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 from kedro.runner import SequentialRunner
 from kedro.validation.exceptions import ParameterValidationError
-from tests.prompts.importers.files import COPROV2, pair_rows, write_csv, write_json
-from tests.worlds import add_parameters, base_catalog, base_parameters
 
 from safetydpo_kedro.datasets.freshness import expected_provenances, track
 from safetydpo_kedro.pipelines.prompt_import import create_pipeline
 from safetydpo_kedro.prompts.importers.schema import PromptRow
 from safetydpo_kedro.prompts.writer import PAIR_COLUMNS
+from tests.prompts.importers.files import COPROV2, pair_rows, write_csv, write_json
+from tests.worlds import add_parameters, base_catalog, base_parameters
 
 BENCHMARKS = ["coprov2_test", "copro_test", "i2p", "ud", "coco", "custom"]
 

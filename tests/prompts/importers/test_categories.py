@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.released_files import SPELLINGS
-from tests.prompts.importers.files import KNOWN
 
+from benchmarks.released_files import SPELLINGS
 from safetydpo_kedro.prompts.importers.categories import Categories
 from safetydpo_kedro.settings import CATEGORIES
+from tests.prompts.importers.files import KNOWN
 
 
 def test_every_published_spelling_is_known():

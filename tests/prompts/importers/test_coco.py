@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.prompts.importers.files import reasons, write_json
 
 from safetydpo_kedro.parameters import SplitParameters
 from safetydpo_kedro.pipelines.dataset_generation.nodes import split_neutral_prompts
 from safetydpo_kedro.prompts.importers.coco import import_annotations
 from safetydpo_kedro.prompts.importers.schema import Intake, prompts_table
+from tests.prompts.importers.files import reasons, write_json
 
 
 def annotation(identity, image, caption):

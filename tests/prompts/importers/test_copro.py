@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.prompts.importers.files import KNOWN, reasons, write_csv, write_json
 
 from safetydpo_kedro.prompts.importers.copro import import_pairs, import_prompts
 from safetydpo_kedro.prompts.importers.schema import Intake
+from tests.prompts.importers.files import KNOWN, reasons, write_csv, write_json
 
 COLUMNS = ["unsafe_prompt", "safe_prompt", "concept", "category"]
 

@@ -6,17 +6,17 @@ from random import Random
 
 import pandas as pd
 import pytest
-from benchmarks.released_files import DISTINCT_PAIRS, PAIRS, SHARED_IMAGES, write_train_csv
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.prompts.importers.files import COPROV2, KNOWN, SAMPLES, pair_rows, reasons, write_csv
 
+from benchmarks.released_files import DISTINCT_PAIRS, PAIRS, SHARED_IMAGES, write_train_csv
 from safetydpo_kedro.parameters import SplitParameters
 from safetydpo_kedro.prompts.importers.coprov2 import images_in_several_categories, import_pairs
 from safetydpo_kedro.prompts.importers.pairs import concatenate, group_pairs, import_table
 from safetydpo_kedro.prompts.importers.schema import Intake, rejected_table
 from safetydpo_kedro.prompts.split import normalise, split_prompts
 from safetydpo_kedro.prompts.writer import PAIR_COLUMNS, image_seed
+from tests.prompts.importers.files import COPROV2, KNOWN, SAMPLES, pair_rows, reasons, write_csv
 
 
 def run(path, rows):

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from tests.prompts.importers.files import COPROV2, KNOWN, pair_rows, reasons, write_csv
 
 from safetydpo_kedro.datasets import ShardedParquetDataset
 from safetydpo_kedro.images import decode_images
@@ -16,6 +15,7 @@ from safetydpo_kedro.prompts.importers.coprov2 import import_pairs
 from safetydpo_kedro.prompts.importers.coprov2_images import find_images, plan_shards
 from safetydpo_kedro.prompts.importers.pairs import import_table
 from safetydpo_kedro.prompts.importers.schema import Intake
+from tests.prompts.importers.files import COPROV2, KNOWN, pair_rows, reasons, write_csv
 
 COUNT = 6
 

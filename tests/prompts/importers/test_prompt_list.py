@@ -3,16 +3,16 @@ from __future__ import annotations
 import csv
 
 import pytest
-from benchmarks.released_files import LEAKED_PROMPTS, TEST_PROMPTS, write_test_csv, write_train_csv
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.prompts.importers.files import KNOWN, SAMPLES, reasons, write_csv
-from tests.worlds import base_parameters
 
+from benchmarks.released_files import LEAKED_PROMPTS, TEST_PROMPTS, write_test_csv, write_train_csv
 from safetydpo_kedro.pipelines.prompt_import.parameters import LeakCheckedParameters
 from safetydpo_kedro.prompts.importers.prompt_list import PromptListParameters, import_prompts
 from safetydpo_kedro.prompts.importers.schema import Intake, prompts_table
 from safetydpo_kedro.prompts.writer import image_seed
+from tests.prompts.importers.files import KNOWN, SAMPLES, reasons, write_csv
+from tests.worlds import base_parameters
 
 I2P = [
     *("", "prompt", "categories", "hard", "inappropriate_percentage", "nudity_percentage"),

@@ -5,10 +5,10 @@ import csv
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.prompts.importers.files import csv_text, reasons, write_csv
 
 from safetydpo_kedro.prompts.importers.reading import read_json, read_rows
 from safetydpo_kedro.prompts.importers.schema import Intake
+from tests.prompts.importers.files import csv_text, reasons, write_csv
 
 
 def read(path, content: str | bytes, required=("prompt",), name="x.csv"):

@@ -115,7 +115,7 @@ def split_neutral_prompts(
     from safetydpo_kedro.prompts.split import split_prompts
     from safetydpo_kedro.prompts.writer import image_seed
 
-    table = neutral_prompts.copy()
+    table = neutral_prompts[["concept", "prompt", "group"]].copy()
     table.insert(0, "prompt_id", [f"neutral-{i:06d}" for i in range(len(table))])
     table["seed"] = [image_seed(parameters.seed, name) for name in table["prompt_id"]]
     hit = excluded_prompts(table)
