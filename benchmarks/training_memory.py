@@ -1,8 +1,8 @@
 """Peak memory of one training step, and of sampling, for the published architectures.
 
 Run ``python -m benchmarks.training_memory``; it prints Markdown. On a CUDA device the peaks are
-measured, elsewhere they are computed (:mod:`benchmarks.meters`), and one of them is checked against
-a real step on the CPU. The step is the project's own: the trainer's loss, backward, optimizer.
+measured, elsewhere they are computed (:mod:`benchmarks.meters`), and checked against real
+steps on the CPU. The step is the project's own: the trainer's loss, backward, optimizer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RESOLUTIONS = {"sd15": 512, "sd21": 768, "sdxl": 1024}
 PRECISION = torch.bfloat16
 IMAGES = 4  # drawn at once in the table of sampling
 OPTIMIZERS = ("adamw", "adamw_8bit", "adafactor")
-CHECKED_RESOLUTION = 256  # of the real SD 1.5 step that checks the computed peak
+CHECKED_RESOLUTION = 256  # of the real SD 1.5 steps that check the computed peak
 TOKENS = 77
 GIB, MIB = 2**30, 2**20
 
@@ -66,6 +66,11 @@ VARIANTS = (
     Variant(checkpointing=True),
     Variant(pairs=4, checkpointing=True),
     Variant(second_unet=True),
+)
+CHECKS = (
+    (Variant(), torch.float32),
+    (Variant(checkpointing=True), torch.float32),
+    (Variant(), torch.bfloat16),
 )
 
 
@@ -244,12 +249,16 @@ def sampling_rows(meter: Meter) -> list[list[str]]:
     return rows
 
 
-def check_row() -> list[str]:
-    """Computed against real, on a case that a CPU can run."""
-    arguments = ARCHITECTURES["sd15"], CHECKED_RESOLUTION, Variant()
-    computed = training_peak(*arguments, COMPUTED, torch.float32)
-    real = training_peak(*arguments, PROFILED, torch.float32)
-    return [gib(computed), gib(real), f"{computed / real - 1:+.1%}"]
+def check_rows() -> list[list[str]]:
+    """Computed against real, on cases that a CPU can run."""
+    rows = []
+    for variant, precision in CHECKS:
+        case = ARCHITECTURES["sd15"], CHECKED_RESOLUTION, variant
+        computed = training_peak(*case, COMPUTED, precision)
+        real = training_peak(*case, PROFILED, precision)
+        name = f"{str(precision).removeprefix('torch.')}, {variant}"
+        rows.append([name, gib(computed), gib(real), f"{computed / real - 1:+.1%}"])
+    return rows
 
 
 def main() -> None:
@@ -274,9 +283,9 @@ def main() -> None:
         sampling_rows(meter),
     )
     table(
-        f"Check: SD 1.5, {CHECKED_RESOLUTION} px, float32, one real step on the CPU, GiB",
-        "computed | real | difference",
-        [check_row()],
+        f"Check: SD 1.5, {CHECKED_RESOLUTION} px, one pair, a real step on the CPU, GiB",
+        "case | computed | real | difference",
+        check_rows(),
     )
 
 

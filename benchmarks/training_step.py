@@ -264,6 +264,7 @@ class Worker:
     def _finish(cls) -> tuple[int, float | None]:
         training = cls._training
         peak = peak_memory(training.setting)
+        training.adapter.close()
         on_device = training.setting.device == "cuda"
         return peak, sampling_speed(training.model, training.setting) if on_device else None
 
@@ -294,7 +295,7 @@ def losses_of(setting: Setting, steps: dict[str, list[Step]]) -> dict[str, list[
     if setting.precision != torch.float32:
         workers, steps = run(replace(setting, precision=torch.float32))
         for worker in workers.values():
-            worker.process.shutdown()
+            worker.finish()
     return {recipe: [step.loss for step in steps[recipe]] for recipe in RECIPES}
 
 
