@@ -38,7 +38,6 @@ SDXL = {
     "scale_learning_rate": False,
     "warmup_steps": 0,
     "gradient_checkpointing": True,
-    "micro_batch_size": 1,
 }
 
 
