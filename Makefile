@@ -39,5 +39,5 @@ viz: install  ## look at the pipelines in a browser
 pretrain: install  ## remake the shipped pictogram weights from the sprites
 	$(BIN)/kedro run --pipelines pictogram_pretraining --only-missing-outputs
 
-clean:  ## remove what runs have made; data/01_raw stays
-	find data -mindepth 2 -not -path 'data/01_raw/*' -not -name .gitkeep -delete
+clean:  ## remove what runs have made; what they start from (01_raw) stays
+	find data -mindepth 2 -not -path '*/01_raw*' -not -name .gitkeep -delete
