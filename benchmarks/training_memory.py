@@ -90,6 +90,12 @@ def unet_alone(architecture: Architecture, precision: torch.dtype) -> DiffusionM
     return diffusion_model(architecture.pipeline(**parts, **dict.fromkeys(absent), **options))
 
 
+def materialise(model: DiffusionModel, device: str) -> None:
+    """Give the UNet memory on a device, where the model computes from then on."""
+    model.unet.to_empty(device=device)
+    model.device = torch.device(device)
+
+
 def random_inputs(model: DiffusionModel, resolution: int, pairs: int) -> Inputs:
     """Rows of ``pairs`` pairs, in the shapes and types that the trainer makes them."""
     rows, side, config = 2 * pairs, resolution // 8, model.unet.config
@@ -128,8 +134,8 @@ def training_peak(
         checkpointed_activations(model.unet, variant.checkpointing),
         meter.tensors(),
     ):
-        for unet in [model.unet, *([frozen.unet] if frozen else [])]:
-            unet.to_empty(device=meter.device)
+        for whole in [model, *([frozen] if frozen else [])]:
+            materialise(whole, meter.device)
         weights = [weight for weight in model.unet.parameters() if weight.requires_grad]
         optimizer = make_optimizer(weights, parameters)
         resident = [*tensors(model.unet), *first_step(optimizer)]
@@ -182,7 +188,7 @@ def denoising_peak(architecture: Architecture, resolution: int, meter: Meter) ->
     """Peak bytes of one denoising step of sampling, with and without prompt in one batch."""
     model = unet_alone(architecture, PRECISION)
     with meter.tensors():
-        model.unet.to_empty(device=meter.device)
+        materialise(model, meter.device)
         inputs = random_inputs(model, resolution, IMAGES)
         rows = inputs.noisy, inputs.timesteps, inputs.captions
         return meter.peak(tensors(model.unet), lambda: model.predict(*rows))

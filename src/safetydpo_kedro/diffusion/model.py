@@ -29,6 +29,8 @@ class DiffusionModel(ABC):
             is on the accelerator only while it works.
 
     Attributes:
+        device: where the model computes; fixed when the pipeline is handed over.
+        dtype: precision of the denoiser's weights, likewise.
         loading_options: what ``from_pretrained`` of the family's pipeline is told in addition.
     """
 
@@ -41,22 +43,15 @@ class DiffusionModel(ABC):
         pipeline.set_progress_bar_config(disable=True)
         pipeline.unet.to(memory_format=torch.channels_last)  # convolutions run faster
         self.pipeline = pipeline
+        # Asked for in every step, and diffusers walks over all modules to find them.
+        self.device: torch.device = pipeline._execution_device
+        self.dtype: torch.dtype = pipeline.unet.dtype
         self.noise_schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
 
     @property
     def unet(self) -> nn.Module:
         """The denoiser."""
         return self.pipeline.unet
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model computes."""
-        return self.pipeline._execution_device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the denoiser's weights."""
-        return self.pipeline.unet.dtype
 
     @property
     def train_timesteps(self) -> int:
