@@ -2,14 +2,13 @@ from __future__ import annotations
 
 from itertools import product
 
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from safetydpo_kedro.pictograms.captions import all_captions
 from safetydpo_kedro.pictograms.grammar import GrammarWriter, concept_table, neutral_prompt_table
-from safetydpo_kedro.prompts.exclusion import exclude, is_excluded
+from safetydpo_kedro.prompts.exclusion import is_excluded
 from safetydpo_kedro.prompts.exclusion_terms import (
     MINOR_SIGNS,
     MINOR_STEMS,
@@ -148,20 +147,3 @@ def test_the_pictogram_world_is_not_excluded():
     for pair in pairs:
         texts = pair.concept, pair.unsafe_prompt, pair.safe_prompt
         assert not is_excluded(*texts, category=pair.category)
-
-
-def test_rows_of_a_table_are_left_out_and_counted():
-    table = pd.DataFrame(
-        {
-            "category": ["sexual", "sexual", "violence", None],
-            "prompt": ["a girl", "a woman", "a boy", "a naked boy"],
-            "seed": [1, 2, 3, 4],
-        },
-        index=[5, 6, 7, 8],
-    )
-    kept, count = exclude(table, ["prompt"], "category")
-    pd.testing.assert_frame_equal(kept, table.loc[[6, 7]])
-    assert count == 2
-    assert exclude(table, ["prompt"])[1] == 1
-    empty, none = exclude(table.iloc[:0], ["prompt"], "category")
-    assert len(empty) == none == 0 and list(empty.columns) == list(table.columns)

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
 
-import pandas as pd
-
 from safetydpo_kedro.prompts.exclusion_terms import (
     AGES,
     MINOR_SIGNS,
@@ -45,25 +43,6 @@ def is_excluded(*texts: str, category: str | None = None) -> bool:
     """
     together = [*texts, category or ""]
     return any(map(_is_sexual, together)) and any(map(_is_about_minors, together))
-
-
-def exclude(
-    table: pd.DataFrame, text_columns: Sequence[str], category_column: str | None = None
-) -> tuple[pd.DataFrame, int]:
-    """Leave out the rows that the rule hits.
-
-    Args:
-        table: any table.
-        text_columns: columns whose texts are judged together.
-        category_column: column with the harm category, if there is one.
-
-    Returns:
-        The rows that are kept, in their order and with their index, and how many are not.
-    """
-    columns = [*text_columns, *([category_column] if category_column else [])]
-    rows = zip(*(table[column] for column in columns), strict=True)
-    kept = [not is_excluded(*(text for text in row if isinstance(text, str))) for row in rows]
-    return table[pd.Series(kept, table.index, dtype=bool)], kept.count(False)
 
 
 def _is_sexual(text: str) -> bool:
