@@ -159,6 +159,18 @@ def test_what_changes_results_is_in_the_fingerprint_and_the_device_is_not():
         assert first != DiffusionPipelineDataset(**{**options, **other}).fingerprint_options
 
 
+def test_another_local_autoencoder_is_seen_by_its_content_and_not_by_its_place(tmp_path):
+    def options(folder: str) -> dict:
+        vae = {"filepath": str(tmp_path / folder)}
+        return DiffusionPipelineDataset(hub_id="owner/model", vae=vae).fingerprint_options
+
+    for folder, weights in (("a", "one"), ("b", "one"), ("c", "two")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "weights.safetensors").write_text(weights)
+    assert options("a") == options("b")
+    assert options("a") != options("c")
+
+
 class DiskFull:
     """A pipeline whose saving fails half-way."""
 

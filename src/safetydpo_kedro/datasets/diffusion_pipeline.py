@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset, DatasetError
 
+from safetydpo_kedro.artifacts import content_digest
+
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from safetydpo_kedro.diffusion.model import DiffusionModel
 
 DTYPES = ("float32", "bfloat16", "float16")
+HUB_KEYS = ("hub_id", "revision", "variant")
 
 
 class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionModel"]):
@@ -94,9 +97,12 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
     @property
     def fingerprint_options(self) -> dict[str, Any]:
         """What else, beside the content, changes the results of a node that loads this entry."""
-        options = {"dtype": self._dtype, "vae": self._vae}
-        options |= {name: self._source[name] for name in ("hub_id", "revision", "variant")}
-        return options | {"vae_tiling": self._memory["vae_tiling"]}
+        return {
+            "dtype": self._dtype,
+            "vae_tiling": self._memory["vae_tiling"],
+            **{name: self._source[name] for name in HUB_KEYS},
+            "vae": self._vae and _vae_identity(self._vae),
+        }
 
     def load(self) -> DiffusionModel:
         """Load the model onto its device.
@@ -147,12 +153,19 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
 def _check_source(name: str, source: dict[str, Any] | None) -> None:
     if source is None:
         return
-    known = ("filepath", "hub_id", "revision", "variant")
+    known = ("filepath", *HUB_KEYS)
     unknown = sorted(set(source) - set(known))
     if unknown:
         raise ValueError(f"{name}unknown keys {unknown}; known are {', '.join(known)}")
     if source.get("filepath") is None and source.get("hub_id") is None:
         raise ValueError(f"{name}give filepath (a local directory), or hub_id, or both")
+
+
+def _vae_identity(source: dict[str, Any]) -> dict[str, Any]:
+    """What the autoencoder is: its content where it is local, wherever it lies."""
+    filepath = source.get("filepath")
+    content = content_digest(Path(filepath)) if filepath else None
+    return {name: source.get(name) for name in HUB_KEYS} | {"content": content}
 
 
 def _model_source(source: dict[str, Any]) -> ModelSource:

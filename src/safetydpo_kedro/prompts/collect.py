@@ -62,10 +62,7 @@ def collect_pairs(
 
 def excluded_pairs(table: pd.DataFrame) -> pd.Series:
     """Whether the exclusion rule hits a pair, judged together with its category and concept."""
-    columns = ["category", "concept", "unsafe_prompt", "safe_prompt"]
-    rows = table[columns].itertuples(index=False, name=None)
-    hits = [is_excluded(*texts, category=category) for category, *texts in rows]
-    return pd.Series(hits, index=table.index, dtype=bool)
+    return _excluded(table, ["category", "concept", "unsafe_prompt", "safe_prompt"])
 
 
 def excluded_prompts(table: pd.DataFrame) -> pd.Series:
@@ -73,7 +70,11 @@ def excluded_prompts(table: pd.DataFrame) -> pd.Series:
 
     Judged together with its concept, and with its category where the table has one.
     """
-    columns = [name for name in ("concept", "prompt", "category") if name in table]
+    return _excluded(table, [n for n in ("category", "concept", "prompt") if n in table])
+
+
+def _excluded(table: pd.DataFrame, columns: list[str]) -> pd.Series:
+    """Whether the rule hits the texts of some columns, taken together; what is missing is none."""
     rows = table[columns].itertuples(index=False, name=None)
     hits = [is_excluded(*(text for text in row if isinstance(text, str))) for row in rows]
     return pd.Series(hits, index=table.index, dtype=bool)
