@@ -6,6 +6,7 @@ from safetydpo_kedro.config_loader import ExpertConfigLoader
 from safetydpo_kedro.hooks import FreshnessHooks
 from safetydpo_kedro.parameter_check import ParameterHooks
 from safetydpo_kedro.summary import SummaryHooks
+from safetydpo_kedro.tracking_hooks import TrackingHooks
 
 CATEGORIES = (
     "hate",
@@ -21,7 +22,7 @@ EXPERTS = (*CATEGORIES, ALL_SINGLE)
 MERGES = ("linear", "co_merge")
 VARIANTS = ("base", *EXPERTS, *MERGES)
 
-HOOKS = (ParameterHooks(), FreshnessHooks(), SummaryHooks())
+HOOKS = (ParameterHooks(), FreshnessHooks(), SummaryHooks(), TrackingHooks())
 
 CONFIG_LOADER_CLASS = ExpertConfigLoader
 CONFIG_LOADER_ARGS = {

@@ -1,0 +1,118 @@
+"""Hooks of kedro-mlflow, and what this project has them record beside parameters.
+
+Imported by runs that are recorded, and by no others.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from kedro.framework.hooks import hook_impl
+from kedro.io import AbstractDataset, CatalogProtocol
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
+from pydantic import BaseModel
+
+from safetydpo_kedro.datasets import LoraAdapterDataset
+from safetydpo_kedro.datasets.freshness import local_path
+from safetydpo_kedro.tracking import MetricBuffer
+
+logger = logging.getLogger(__name__)
+
+REPORTS = "08_reporting"
+
+
+class RecordingHooks(MlflowHook):
+    """Record adapters, reports and results of a run, too.
+
+    Every adapter and every file of the reporting layer that a run makes becomes an artifact, in
+    folders as in ``data``; the benchmark table and the key figures become metrics.
+    """
+
+    @hook_impl
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
+    ) -> None:
+        """Start the MLflow run; say where it is recorded."""
+        super().before_pipeline_run(run_params, pipeline, catalog)
+        self._catalog = catalog
+        if self._is_mlflow_enabled:
+            logger.info("Recorded in MLflow at %s, run %s", mlflow.get_tracking_uri(), self.run_id)
+
+    @hook_impl
+    def before_node_run(
+        self, node: Node, catalog: CatalogProtocol, inputs: dict[str, Any], is_async: bool
+    ) -> None:
+        """Record parameters; those of a typed model one by one, as those of a mapping."""
+        plain = {name: _plain(value) for name, value in inputs.items()}
+        super().before_node_run(node, catalog, plain, is_async)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
+        """Record an artifact that is worth keeping, and the metrics that it holds."""
+        if not self._is_mlflow_enabled:
+            return
+        dataset = self._catalog.get(dataset_name)
+        if path := kept_file(dataset):
+            mlflow.log_artifact(str(path), folder_below_data(path), run_id=self.run_id)
+        if dataset_name in TABLES:
+            buffer = MetricBuffer(self.run_id)
+            buffer.add(0, TABLES[dataset_name](data))
+
+
+def kept_file(dataset: AbstractDataset | None) -> Path | None:
+    """File of a dataset that goes into MLflow: an adapter or a report; None for all others."""
+    metadata = getattr(dataset, "metadata", None) or {}
+    is_report = metadata.get("kedro-viz", {}).get("layer") == REPORTS
+    path = local_path(dataset)
+    kept = path and path.is_file() and (is_report or isinstance(dataset, LoraAdapterDataset))
+    return path if kept else None
+
+
+def folder_below_data(path: Path) -> str:
+    """Folders of a file from Kedro's layer on.
+
+    Example:
+        >>> folder_below_data(Path("/home/me/data/sd15/06_models/experts/hate.safetensors"))
+        '06_models/experts'
+        >>> folder_below_data(Path("/tmp/report.md"))
+        ''
+    """
+    folders = path.parent.parts
+    layers = [i for i, folder in enumerate(folders) if re.match(r"0\d_", folder)]
+    return "/".join(folders[layers[-1] :]) if layers else ""
+
+
+def benchmark_metrics(table: pd.DataFrame) -> Mapping[str, float]:
+    """Every number of the benchmark table, as ``<benchmark>/<measure>/<variant>``."""
+    numbers = table.select_dtypes("number")
+    return {
+        f"{benchmark}/{measure}/{variant}": value
+        for variant, benchmark, row in zip(
+            table["variant"], table["benchmark"], numbers.to_dict("records"), strict=True
+        )
+        for measure, value in row.items()
+    }
+
+
+def key_figure_metrics(table: pd.DataFrame) -> Mapping[str, float]:
+    """The key figures by their titles, without the characters that MLflow refuses in names."""
+    titles = table["figure"].str.replace("%", "percent").str.replace(r"[^\w\-./: ]", "", regex=True)
+    return {f"key figures/{t}": v for t, v in zip(titles, table["value"], strict=True)}
+
+
+TABLES: dict[str, Callable[[pd.DataFrame], Mapping[str, float]]] = {
+    "benchmark_table": benchmark_metrics,
+    "key_figures": key_figure_metrics,
+}
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
