@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from safetydpo_kedro.checkpoints import ChangedIdentityError
 from safetydpo_kedro.pictograms.autoencoder import whiten
 from safetydpo_kedro.pictograms.captions import all_captions
 from safetydpo_kedro.pictograms.classifier import (
@@ -87,34 +88,57 @@ def test_whitening_keeps_reconstructions_and_whitens_latents():
     torch.testing.assert_close(posterior.std, spread, rtol=1e-3, atol=1e-5)
 
 
+class Stop(Exception):
+    pass
+
+
+def small_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.2), nn.Conv2d(4, 2, 3))
+
+
+def run(model, checkpoints, stop=None, identity="the same"):
+    """Train, stopped in the middle of the step ``stop`` if given; how many steps were begun."""
+    calls = []
+
+    def loss(generator):
+        calls.append(1)
+        if len(calls) == stop:
+            raise Stop
+        return model(torch.randn(2, 3, 8, 8, generator=generator)).square().mean()
+
+    train("test", {"model": model}, loss, optimization(), checkpoints, {"data": identity})
+    return len(calls)
+
+
+def assert_same_weights(left, right):
+    for key, value in left.state_dict().items():
+        assert torch.equal(value, right.state_dict()[key])
+
+
 def test_training_resumes_bit_for_bit(tmp_path):
-    class Stop(Exception):
-        pass
-
-    def make():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3))
-
-    def run(model, checkpoint, stop=None):
-        calls = []
-
-        def loss(generator):
-            calls.append(1)
-            if len(calls) == stop:
-                raise Stop
-            return model(torch.randn(2, 3, 8, 8, generator=generator)).square().mean()
-
-        train("test", {"model": model}, loss, optimization(), checkpoint, "identity")
-        return len(calls)
-
-    whole, cut = make(), make()
-    run(whole, tmp_path / "a.safetensors")
+    whole, cut, resumed = (small_model() for _ in range(3))
+    run(whole, tmp_path / "a")
     with pytest.raises(Stop):
-        run(cut, tmp_path / "b.safetensors", stop=5)
-    resumed = make()
-    assert run(resumed, tmp_path / "b.safetensors") == 5  # steps 3…7
-    for key, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[key])
+        run(cut, tmp_path / "b", stop=5)
+    assert run(resumed, tmp_path / "b") == 5  # steps 3…7
+    assert_same_weights(whole, resumed)
+
+
+def test_a_finished_training_is_not_done_again(tmp_path):
+    first, second = small_model(), small_model()
+    assert run(first, tmp_path / "run") == 8
+    assert run(second, tmp_path / "run") == 0
+    assert_same_weights(first, second)
+
+
+def test_checkpoints_of_another_training_are_refused(tmp_path):
+    with pytest.raises(Stop):
+        run(small_model(), tmp_path / "run", stop=5)
+    with pytest.raises(
+        ChangedIdentityError, match=f"data: the same → another.*{tmp_path / 'run'}$"
+    ):
+        run(small_model(), tmp_path / "run", identity="another")
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
@@ -128,7 +152,7 @@ def test_a_classifier_can_be_rebuilt_from_its_weights_and_learns_backgrounds(tmp
     parameters = ClassifierParameters(
         channels=[8, 12, 16], junk_share=0.1, optimization=optimization(steps=60, batch_size=32)
     )
-    classifier = train_classifier(parameters, tmp_path / "c.safetensors").eval()
+    classifier = train_classifier(parameters, tmp_path / "checkpoints").eval()
     save_file(classifier.state_dict(), tmp_path / "weights.safetensors")
     rebuilt = load_classifier(tmp_path / "weights.safetensors")
     images, _, backgrounds = draw_random(64, torch.Generator().manual_seed(9))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from kedro.io import AbstractDataset, CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from safetydpo_kedro.artifacts import Manifest, Provenance, fingerprint, intact_files
+from safetydpo_kedro.artifacts import Manifest, Provenance, intact_files
+from safetydpo_kedro.changes import list_changes
 from safetydpo_kedro.datasets.freshness import manifest_path
 
 SHOWN_CHANGES = 3
@@ -109,29 +109,9 @@ def why_stale(name: str, dataset: AbstractDataset | None, expected: Provenance) 
     if found.fingerprint == expected.fingerprint:
         broken = intact_files(path)[1]
         return f"{name}: {len(broken)} files missing or changed, such as {', '.join(broken[:1])}"
-    changes = list(_parameter_changes(found.parameters, expected.parameters))
+    changes = list_changes(found.parameters, expected.parameters)
     changes += [
         f"{key} changed" for key, value in expected.inputs.items() if found.inputs.get(key) != value
     ]
     more = [f"and {len(changes) - SHOWN_CHANGES} more"] if len(changes) > SHOWN_CHANGES else []
     return ", ".join(changes[:SHOWN_CHANGES] + more) or "made by another version of the code"
-
-
-def _parameter_changes(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
-    """Changed values as ``name: old → new``, down to single keys of nested parameters."""
-    before, after = _flat(found), _flat(expected)
-    for key in dict.fromkeys([*before, *after]):
-        old, new = before.get(key, "not set"), after.get(key, "not set")
-        if fingerprint(old) != fingerprint(new):
-            yield f"{key}: {old} → {new}"
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if hasattr(value, "model_dump"):
-        value = value.model_dump(mode="json")
-    if not isinstance(value, Mapping) or not value:
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    return flat

@@ -9,13 +9,12 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from safetydpo_kedro.artifacts import fingerprint
 from safetydpo_kedro.pictograms.parameters import VaeParameters
 from safetydpo_kedro.pictograms.training import step_generator, train
 from safetydpo_kedro.pictograms.world import draw_random, to_model_range
 
 
-def train_autoencoder(parameters: VaeParameters, checkpoint: Path) -> AutoencoderKL:
+def train_autoencoder(parameters: VaeParameters, checkpoints: Path) -> AutoencoderKL:
     """Train on L1 + MSE + ``kl_weight``·KL, then whiten the latents."""
     optimization = parameters.optimization
     torch.manual_seed(optimization.seed)
@@ -33,8 +32,8 @@ def train_autoencoder(parameters: VaeParameters, checkpoint: Path) -> Autoencode
             + parameters.kl_weight * kl
         )
 
-    identity = fingerprint(parameters.model_dump())
-    train("VAE", {"model": vae}, loss, optimization, checkpoint, identity)
+    identity = {"parameters": parameters}
+    train("VAE", {"model": vae}, loss, optimization, checkpoints, identity)
     whiten(vae, parameters.whitening_images, optimization.seed)
     return vae
 

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
-from safetydpo_kedro.artifacts import fingerprint
 from safetydpo_kedro.pictograms.parameters import ClassifierParameters
 from safetydpo_kedro.pictograms.training import train
 from safetydpo_kedro.pictograms.world import BACKGROUNDS, concepts, draw_random, to_model_range
@@ -83,7 +82,7 @@ def load_classifier(path: Path) -> WorldClassifier:
     return classifier_from_state(load_file(path))
 
 
-def train_classifier(parameters: ClassifierParameters, checkpoint: Path) -> WorldClassifier:
+def train_classifier(parameters: ClassifierParameters, checkpoints: Path) -> WorldClassifier:
     """Train on freshly drawn pictures, some blurred or noisy, some of them made into junk."""
     optimization = parameters.optimization
     torch.manual_seed(optimization.seed)
@@ -101,8 +100,8 @@ def train_classifier(parameters: ClassifierParameters, checkpoint: Path) -> Worl
         colour = F.cross_entropy(background, background_ids, reduction="none")
         return F.cross_entropy(concept, labels) + (colour * ~junk).mean()
 
-    identity = fingerprint(parameters.model_dump())
-    train("classifier", {"model": classifier}, loss, optimization, checkpoint, identity)
+    identity = {"parameters": parameters}
+    train("classifier", {"model": classifier}, loss, optimization, checkpoints, identity)
     return classifier
 
 

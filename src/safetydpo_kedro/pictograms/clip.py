@@ -24,7 +24,7 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
 
 
 def train_clip(
-    tokenizer: CLIPTokenizer, parameters: ClipParameters, checkpoint: Path
+    tokenizer: CLIPTokenizer, parameters: ClipParameters, checkpoints: Path
 ) -> open_clip.CLIP:
     """Contrastive training (Radford et al. 2021) on freshly drawn pictures and captions.
 
@@ -48,8 +48,8 @@ def train_clip(
         to_image = F.cross_entropy(logits.T, right.T / right.T.sum(1, keepdim=True))
         return (to_text + to_image) / 2
 
-    identity = fingerprint([parameters.model_dump(), tokenizer.get_vocab()])
-    train("CLIP", {"model": model}, loss, parameters.optimization, checkpoint, identity)
+    identity = {"parameters": parameters, "tokenizer": fingerprint(tokenizer.get_vocab())}
+    train("CLIP", {"model": model}, loss, parameters.optimization, checkpoints, identity)
     return model
 
 

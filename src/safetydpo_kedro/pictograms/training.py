@@ -6,12 +6,13 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import trange
 
-from safetydpo_kedro.checkpoints import load_checkpoint, save_checkpoint
+from safetydpo_kedro.checkpoints import Checkpoints
 from safetydpo_kedro.pictograms.parameters import OptimizationParameters
 
 log = logging.getLogger(__name__)
@@ -34,31 +35,36 @@ def train(
     modules: Mapping[str, nn.Module],
     loss: Callable[[torch.Generator], Tensor],
     parameters: OptimizationParameters,
-    checkpoint: Path,
-    identity: str,
+    checkpoints: Path,
+    identity: Mapping[str, Any],
     after_step: Callable[[], None] | None = None,
 ) -> None:
-    """Train ``modules["model"]`` in place; go on from ``checkpoint`` if there is one.
+    """Train ``modules["model"]`` in place; go on from the newest checkpoint, if there is one.
 
     Args:
         name: shown in the progress bar.
         modules: ``model`` is optimized, all of them are in the checkpoint (an EMA, say).
         loss: one step's generator → scalar loss on a fresh batch.
         parameters: steps, learning rate and the like.
-        checkpoint: safetensors file; holds the finished state too, so that a run that is killed
-            in a later stage finds this one done.
-        identity: fingerprint of everything that the result depends on.
+        checkpoints: folder of this model alone; keeps the finished state too, so that a run that
+            is killed in a later stage finds this one done.
+        identity: all that the result depends on, as a JSON-like mapping.
         after_step: called after each optimizer step (an EMA's update, say).
+
+    Raises:
+        ChangedIdentityError: the checkpoints are of another identity.
     """
     # Convolutions of this size run about a fifth faster on CPUs with channels last.
     model = modules["model"].to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay
     )
-    done = load_checkpoint(checkpoint, modules, optimizer, identity)
-    if done:
-        log.info("%s: going on from step %d", name, done)
     torch.manual_seed(parameters.seed)
+    kept = Checkpoints(checkpoints, identity)
+    restored = kept.restore(modules, optimizer)
+    done = restored.step if restored else 0
+    if restored:
+        log.info("%s: going on from step %d", name, done)
     model.train()
     progress = trange(done, parameters.steps, desc=name, initial=done, total=parameters.steps)
     for step in progress:
@@ -75,7 +81,7 @@ def train(
         if step % 20 == 0:
             progress.set_postfix(loss=f"{value.item():.4f}")
         if (step + 1) % parameters.checkpoint_every == 0 or step + 1 == parameters.steps:
-            save_checkpoint(checkpoint, step + 1, modules, optimizer, identity)
+            kept.save(step + 1, modules, optimizer)
     for module in modules.values():  # safetensors stores nothing but contiguous tensors
         module.to(memory_format=torch.contiguous_format)
     model.eval()

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from safetydpo_kedro.artifacts import fingerprint
+from safetydpo_kedro.digests import tensors_digest
 from safetydpo_kedro.pictograms.captions import TEMPLATES, all_captions
 from safetydpo_kedro.pictograms.clip import tokenize
 from safetydpo_kedro.pictograms.parameters import UnetParameters
@@ -49,7 +50,7 @@ def train_unet(
     encoder: CLIPTextModel,
     vae: AutoencoderKL,
     parameters: UnetParameters,
-    checkpoint: Path,
+    checkpoints: Path,
 ) -> UNet2DConditionModel:
     """Train to predict noise, with min-SNR weights (Hang et al. 2023), and average the weights."""
     optimization = parameters.optimization
@@ -81,14 +82,19 @@ def train_unet(
         weight = snr.clamp(max=parameters.min_snr_gamma) / snr
         return (weight * (prediction - noise).square().mean(dim=(1, 2, 3))).mean()
 
+    identity = {
+        "parameters": parameters,
+        "tokenizer": fingerprint(tokenizer.get_vocab()),
+        "text encoder": tensors_digest(encoder.state_dict()),
+        "autoencoder": tensors_digest(vae.state_dict()),
+    }
     train(
         "UNet",
         {"model": unet, "ema": ema},
         loss,
         optimization,
-        checkpoint,
-        # The data come from the autoencoder and the text encoder, so they are in the identity.
-        fingerprint([parameters.model_dump(), float(mean.sum()), float(embeddings.sum())]),
+        checkpoints,
+        identity,
         after_step=lambda: ema.update_parameters(unet),
     )
     unet.load_state_dict(ema.module.state_dict())

@@ -52,14 +52,14 @@ def train_clip(tokenizer: CLIPTokenizer, parameters: PretrainingParameters) -> o
     """The CLIP whose text tower conditions the model."""
     from safetydpo_kedro.pictograms.clip import train_clip
 
-    return train_clip(tokenizer, parameters.clip, _checkpoint(parameters, "clip"))
+    return train_clip(tokenizer, parameters.clip, _checkpoints(parameters, "clip"))
 
 
 def train_autoencoder(parameters: PretrainingParameters) -> AutoencoderKL:
     """The autoencoder, with white latents."""
     from safetydpo_kedro.pictograms.autoencoder import train_autoencoder
 
-    return train_autoencoder(parameters.vae, _checkpoint(parameters, "vae"))
+    return train_autoencoder(parameters.vae, _checkpoints(parameters, "vae"))
 
 
 def train_unet(
@@ -73,8 +73,8 @@ def train_unet(
     from safetydpo_kedro.pictograms.unet import train_unet
 
     encoder = text_encoder(clip, tokenizer)
-    checkpoint = _checkpoint(parameters, "unet")
-    return train_unet(tokenizer, encoder, autoencoder, parameters.unet, checkpoint)
+    checkpoints = _checkpoints(parameters, "unet")
+    return train_unet(tokenizer, encoder, autoencoder, parameters.unet, checkpoints)
 
 
 def assemble_base_model(
@@ -112,7 +112,7 @@ def train_judge_clip(
     p = parameters.tokenizer
     captions = all_captions() + all_captions(themes=True)
     tokenizer = train_tokenizer(captions, p.vocabulary_size, p.max_length)
-    clip = train_clip(tokenizer, parameters.judge_clip, _checkpoint(parameters, "judge_clip"))
+    clip = train_clip(tokenizer, parameters.judge_clip, _checkpoints(parameters, "judge_clip"))
     return clip, open_clip_config(parameters.judge_clip, tokenizer), tokenizer
 
 
@@ -127,8 +127,8 @@ def train_classifier(parameters: PretrainingParameters) -> dict[str, Tensor]:
     """Weights of the independent classifier."""
     from safetydpo_kedro.pictograms.classifier import train_classifier
 
-    checkpoint = _checkpoint(parameters, "classifier")
-    return train_classifier(parameters.classifier, checkpoint).state_dict()
+    checkpoints = _checkpoints(parameters, "classifier")
+    return train_classifier(parameters.classifier, checkpoints).state_dict()
 
 
 def check_world(
@@ -158,5 +158,5 @@ def check_world(
     return report
 
 
-def _checkpoint(parameters: PretrainingParameters, name: str) -> Path:
-    return parameters.checkpoint_directory / f"{name}.safetensors"
+def _checkpoints(parameters: PretrainingParameters, name: str) -> Path:
+    return parameters.checkpoint_directory / name
