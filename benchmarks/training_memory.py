@@ -28,9 +28,11 @@ from safetydpo_kedro.diffusion.adapters import checkpointed_activations, trainab
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.diffusion.registry import diffusion_model
-from safetydpo_kedro.parameters import ExpertTrainingParameters
+from safetydpo_kedro.parameters import ExpertTrainingParameters, NoiseParameters
+from safetydpo_kedro.preference.data import TrainingData
+from safetydpo_kedro.preference.inputs import Inputs
+from safetydpo_kedro.preference.objective import Objective
 from safetydpo_kedro.preference.optimizers import make_optimizer
-from safetydpo_kedro.preference.trainer import ExpertTrainer, Inputs
 
 RESOLUTIONS = {"sd15": 512, "sd21": 768, "sdxl": 1024}
 PRECISION = torch.bfloat16
@@ -140,14 +142,15 @@ def training_peak(
         optimizer = make_optimizer(weights, parameters)
         resident = [*tensors(model.unet), *first_step(optimizer)]
         resident += tensors(frozen.unet) if frozen else []
-        trainer = ExpertTrainer(model, None, None, {}, parameters)
+        objective = Objective(model, TrainingData(None), NoiseParameters(), parameters)
         inputs = random_inputs(model, resolution, variant.pairs)
+        resident += [inputs.noisy, inputs.target, *inputs.captions.tensors.values()]
 
         def step() -> None:
             loss = (
                 two_unet_loss(model, frozen, inputs, parameters.beta)
                 if frozen
-                else trainer.loss(inputs)[0]
+                else objective.loss(inputs)[0]
             )
             update(loss, weights, optimizer, parameters)
 

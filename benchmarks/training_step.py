@@ -37,12 +37,18 @@ from safetydpo_kedro.diffusion.adapters import checkpointed_activations, trainab
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.diffusion.registry import diffusion_model
-from safetydpo_kedro.parameters import ExpertTrainingParameters, SamplingParameters
+from safetydpo_kedro.parameters import (
+    ExpertTrainingParameters,
+    NoiseParameters,
+    SamplingParameters,
+)
 from safetydpo_kedro.preference.batches import Rows, training_rows
+from safetydpo_kedro.preference.data import TrainingData
+from safetydpo_kedro.preference.inputs import Inputs
 from safetydpo_kedro.preference.latents import encode_pairs
 from safetydpo_kedro.preference.noise import keyed_draws
+from safetydpo_kedro.preference.objective import Objective, Part
 from safetydpo_kedro.preference.optimizers import make_optimizer
-from safetydpo_kedro.preference.trainer import ExpertTrainer, Inputs
 
 WARMUP, ROUNDS = 1, 4  # steps
 PAIRS = 4  # in the data set
@@ -52,9 +58,8 @@ SAMPLING = SamplingParameters(steps=20, guidance_scale=7.5, batch_size=4)
 ADAPTER_NOISE, BETA = 0.1, 1000.0
 # Relative, of losses in float32; bfloat16 rounds more than an adapter changes on random weights.
 TOLERANCE = 1e-3
-PARAMETERS = ExpertTrainingParameters(
-    strategy="unsafe_prompt", caption_dropout=0.0, beta=BETA, batch_size=1
-)
+PARAMETERS = ExpertTrainingParameters(strategy="unsafe_prompt", beta=BETA, batch_size=1)
+DRAWS = NoiseParameters(caption_dropout=0.0)
 RECIPES = ("reference", "project")
 
 
@@ -112,8 +117,8 @@ def project_inputs(model: DiffusionModel, data: Data) -> NextInputs:
     """The trainer's own inputs, from its cache."""
     columns = data.winners, data.losers, data.unsafe, data.safe
     pairs = encode_pairs(model, *columns, ids=range(PAIRS), batch_size=1)
-    trainer = ExpertTrainer(model, pairs, model.unconditional().to("cpu"), {}, PARAMETERS)
-    return lambda rows, step: trainer.inputs(rows, step, 0)
+    objective = Objective(model, TrainingData(pairs), DRAWS, PARAMETERS)
+    return lambda rows, step: objective.inputs(Part(step, rows))
 
 
 def reference_inputs(model: DiffusionModel, data: Data) -> NextInputs:
@@ -125,7 +130,7 @@ def reference_inputs(model: DiffusionModel, data: Data) -> NextInputs:
         images = np.concatenate([data.winners[chosen], data.losers[chosen]])
         mean, std = model.encode_images(images)
         draws = keyed_draws(
-            PARAMETERS.seed, rows.pairs, rows.draws, mean.shape[1:], model.train_timesteps
+            DRAWS.seed, rows.pairs, rows.draws, mean.shape[1:], model.train_timesteps
         )
         twice = [t.repeat(2, *[1] * (t.ndim - 1)).to(model.device) for t in draws[:3]]
         posterior, noise, timesteps = twice
@@ -172,7 +177,7 @@ class Training:
         started = now(setting)
         self.next_inputs = make_inputs(self.model, Data.random(setting.resolution))
         self.preparation = (now(setting) - started) / PAIRS
-        self.trainer = ExpertTrainer(self.model, None, None, {}, PARAMETERS)
+        self.objective = Objective(self.model, TrainingData(None), DRAWS, PARAMETERS)
         self.adapter = ExitStack()  # the adapter lives as long as this
         unet = self.model.unet
         self.weights = self.adapter.enter_context(
@@ -190,7 +195,7 @@ class Training:
         if self.frozen:
             loss = two_unet_loss(self.model, self.frozen, inputs, BETA)
         else:
-            loss, _ = self.trainer.loss(inputs)
+            loss, _ = self.objective.loss(inputs)
         update(loss, self.weights, self.optimizer, PARAMETERS)
         value = float(loss.detach())
         return Step(now(self.setting) - started, value)

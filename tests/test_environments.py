@@ -21,7 +21,6 @@ REFERENCE = {
     "preference_weight": 1.0,
     "supervised_weight": 0.0,
     "redirection_weight": 0.0,
-    "caption_dropout": 0.2,
     "steps": 2000,
     "batch_size": 16,
     "micro_batch_size": 4,
@@ -71,6 +70,7 @@ def test_the_model_is_a_local_copy_or_one_of_the_hub(environment):
 
 def test_every_expert_has_the_reference_recipe(environment):
     name, context = environment
+    assert context.params["noise"].caption_dropout == 0.2
     expected = REFERENCE | (SDXL if name == "sdxl" else {})
     for expert in EXPERTS:
         parameters = context.params[expert]["expert_training"]
@@ -79,7 +79,8 @@ def test_every_expert_has_the_reference_recipe(environment):
         assert parameters.lora.rank == 4 and parameters.lora.alpha is None
         assert parameters.lora.target_modules == ("to_q", "to_k", "to_v", "to_out.0")
         assert parameters.preservation.weight == 0
-        assert str(parameters.checkpoint_directory) == f"data/{name}/06_models/checkpoints"
+        assert parameters.validation.blur == "all"
+        assert str(parameters.checkpoints.directory) == f"data/{name}/06_models/checkpoints"
 
 
 def test_nothing_of_the_pictogram_world_is_left_and_images_are_blurred(environment):

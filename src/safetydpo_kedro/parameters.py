@@ -110,6 +110,28 @@ class LoraParameters(Strict):
     rank: int = Field(4, gt=0)
     alpha: float | None = Field(None, gt=0, description="None: equal to the rank")
     target_modules: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    frozen_a_seed: int | None = Field(
+        None,
+        description="A is drawn from this seed, the same in all experts, and only B is trained; "
+        "None: both are trained",
+    )
+
+
+class NoiseParameters(Strict):
+    """Draws of noise, timestep and caption dropout; the same for all experts of a run.
+
+    The reference's errors depend on these and on the data alone, so what is computed once holds
+    for every expert, every β and every learning rate.
+    """
+
+    seed: int = 0
+    draws: int | None = Field(
+        None,
+        gt=0,
+        description="noise draws per pair before they repeat, which lets the reference's errors "
+        "be computed once; None: never",
+    )
+    caption_dropout: float = Field(0.2, ge=0, le=1)
 
 
 class PreservationParameters(Strict):
@@ -124,13 +146,50 @@ class PreservationParameters(Strict):
     empty_share: float = Field(0.1, ge=0, le=1, description="rows whose prompt is emptied")
 
 
-class ExpertTrainingParameters(Strict):
-    """Diffusion-DPO training of one expert. Defaults are the reference recipe of SafetyDPO."""
+class ValidationParameters(Strict):
+    """What is looked at during training, on pairs that are held out of it."""
 
-    seed: int = 0
+    every: int | None = Field(None, gt=0, description="steps between two looks; None: none at all")
+    pairs: int = Field(8, gt=0, description="pairs held out of training")
+    draws: int = Field(4, gt=0, description="noise draws of each pair, always the same")
+    patience: int | None = Field(
+        None,
+        gt=0,
+        description="stop after this many looks without a better implicit accuracy, and keep the "
+        "adapter of the best look; None: train all steps",
+    )
+    images: int = Field(4, ge=0, description="held-out unsafe prompts drawn at every look")
+    sampling: SamplingParameters = SamplingParameters()
+    blur: Literal["all", "none"] = "all"
+
+
+class CheckpointParameters(Strict):
+    """Where a training that is cut off goes on."""
+
+    directory: Path = Path("data/06_models/checkpoints")
+    every: int = Field(100, gt=0, description="steps between two checkpoints")
+    keep: int = Field(2, gt=0, description="checkpoints kept, the last ones")
+    resume: bool = Field(True, description="False: start afresh, and forget the checkpoints")
+
+
+class ExpertTrainingParameters(Strict):
+    """Diffusion-DPO training of one expert. Defaults are the reference recipe of SafetyDPO.
+
+    Fields with ``exclude=True`` say how a result is reached and not what it is: they are left out
+    of fingerprints, of the adapter's metadata, and of what a checkpoint is compared by.
+    """
+
+    seed: int = Field(0, description="of the adapter's first weights and the order of the pairs")
     lora: LoraParameters = LoraParameters()
     strategy: Literal["unsafe_prompt", "safe_prompt", "both_prompts", "sft"] = "both_prompts"
+    loss_type: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
     beta: float = Field(5000.0, gt=0, description="strength of the preference")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="share of pairs assumed to be labelled the wrong way round"
+    )
+    min_snr_gamma: float | None = Field(
+        None, gt=0, description="weigh errors by min(SNR, γ); None: all timesteps alike"
+    )
     preference_weight: float = Field(1.0, ge=0, description="weight of the DPO loss")
     supervised_weight: float = Field(
         0.0, ge=0, description="weight of the winner's denoising error under p_U"
@@ -139,12 +198,8 @@ class ExpertTrainingParameters(Strict):
         0.0, ge=0, description="weight of the distance to the reference's answer to p_S"
     )
     preservation: PreservationParameters = PreservationParameters()
-    caption_dropout: float = Field(0.2, ge=0, le=1)
-    draws: int | None = Field(
-        None, gt=0, description="noise draws per pair before they repeat; None: never"
-    )
     steps: int = Field(2000, gt=0)
-    batch_size: int = Field(16, gt=0, description="pairs per optimizer step")
+    batch_size: int = Field(16, gt=0, description="pairs per optimizer step, over all processes")
     micro_batch_size: int | None = Field(None, gt=0, description="pairs per forward; None: all")
     optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
     learning_rate: float = Field(1e-5, gt=0)
@@ -158,5 +213,28 @@ class ExpertTrainingParameters(Strict):
     gradient_checkpointing: bool = Field(
         False, description="compute activations twice instead of keeping them"
     )
-    checkpoint_every: int = Field(100, gt=0)
-    checkpoint_directory: Path = Path("data/06_models/checkpoints")
+    compile: bool = Field(False, description="compile the UNet's repeated blocks (torch.compile)")
+    nonfinite_steps: int = Field(
+        0,
+        ge=0,
+        description="steps that may be skipped because their loss or gradient is not finite",
+    )
+    validation: ValidationParameters = ValidationParameters()
+    num_processes: int = Field(
+        1, gt=0, exclude=True, description="processes that share a batch, one on each GPU"
+    )
+    checkpoints: CheckpointParameters = Field(CheckpointParameters(), exclude=True)
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        if self.label_smoothing and self.loss_type != "sigmoid":
+            raise ValueError(
+                f"label_smoothing = {self.label_smoothing} belongs to loss_type 'sigmoid', not "
+                f"{self.loss_type!r}: set it to 0, or change loss_type"
+            )
+        if self.batch_size % self.num_processes:
+            raise ValueError(
+                f"batch_size = {self.batch_size} cannot be shared evenly by num_processes = "
+                f"{self.num_processes}: make it a multiple"
+            )
+        return self

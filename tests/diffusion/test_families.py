@@ -24,11 +24,13 @@ from safetydpo_kedro.diffusion.registry import diffusion_model, register
 from safetydpo_kedro.parameters import (
     ExpertTrainingParameters,
     LoraParameters,
+    NoiseParameters,
     PreservationParameters,
     SamplingParameters,
 )
+from safetydpo_kedro.preference.data import TrainingData
 from safetydpo_kedro.preference.latents import encode_pairs, encode_preserved
-from safetydpo_kedro.preference.trainer import train_expert
+from safetydpo_kedro.preference.trainer import TrainingRun, train_expert
 
 PROMPTS, SEEDS = ["knife on a blue background", "a red picture of spoon"], [5, 6]
 SAMPLING = SamplingParameters(steps=2, guidance_scale=2.0, batch_size=2)
@@ -177,14 +179,13 @@ def test_every_family_trains_from_ln_2_on(model, tmp_path):
         preservation=PreservationParameters(weight=1.0, rows=2, safe_share=0, empty_share=0.5),
         gradient_checkpointing=True,
         optimizer="adafactor",
-        caption_dropout=0.4,
     )
-    trained, history = train_expert(
-        model, pairs, {"neutral": pool}, parameters, tmp_path / "state.safetensors"
-    )
+    data, noise = TrainingData(pairs, {"neutral": pool}), NoiseParameters(caption_dropout=0.4)
+    trained = train_expert(model, TrainingRun("expert", data, noise, parameters, tmp_path / "run"))
+    history = trained.history
     assert history["preference_loss"][0] == pytest.approx(math.log(2), abs=1e-6)
     assert np.isfinite(history["loss"]).all()
-    assert any(layer.b.abs().max() > 0 for layer in trained.layers.values())
+    assert any(layer.b.abs().max() > 0 for layer in trained.adapter.layers.values())
 
 
 def test_offloading_changes_no_image_no_latent_and_no_prediction(family, model):

@@ -33,9 +33,27 @@ def test_bars_carry_values_and_intervals():
     json.loads(figure.to_json())
 
 
+def test_measures_that_are_taken_now_and_then_are_joined_points():
+    history = pd.DataFrame(
+        {
+            "step": [1, 2, 3, 4],
+            "implicit_accuracy": [0.5, 0.6, 0.7, 0.8],
+            "held_out_accuracy": [np.nan, 0.4, np.nan, 0.9],
+        }
+    )
+    figure = training_history_figure({"hate": history})
+    held_out = next(trace for trace in figure.data if "held_out" in trace.hovertemplate)
+    assert (list(held_out.x), list(held_out.y)) == ([2, 4], [0.4, 0.9])
+
+
 def test_history_has_a_panel_per_measure_and_one_legend_entry_per_run():
     history = pd.DataFrame(
-        {"step": [0, 1], "loss": [0.69, 0.5], "winner_error": [0, 0.1], "loser_error": [0, 0.4]}
+        {
+            "step": [0, 1],
+            "loss": [0.69, 0.5],
+            "winner_minus_reference": [0, 0.1],
+            "loser_minus_reference": [0, 0.4],
+        }
     )
     figure = training_history_figure({"hate": history, "sexual": history})
     titles = [annotation.text for annotation in figure.layout.annotations]

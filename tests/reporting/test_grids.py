@@ -5,7 +5,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image, ImageDraw
 
-from safetydpo_kedro.reporting.grids import blur_image, contact_sheet, qualitative_grid
+from safetydpo_kedro.reporting.grids import (
+    blur_image,
+    contact_sheet,
+    progress_grid,
+    qualitative_grid,
+)
 
 
 def render(figure):
@@ -85,3 +90,11 @@ def test_refuses_ragged_input():
 def test_large_images_are_reduced():
     images = np.random.default_rng(0).integers(0, 256, (2, 512, 768, 3), dtype=np.uint8)
     assert render(contact_sheet(images, columns=2)).shape == (170 + 12, 2 * (256 + 12), 3)
+
+
+def test_progress_is_blurred_by_default_and_may_have_no_images():
+    rows = {f"step {step}": written("GUN", 64)[None] for step in (0, 10)}
+    hidden, shown = (render(progress_grid(rows, ["gun"], blur)) for blur in ("all", "none"))
+    assert hidden.shape == shown.shape
+    assert high_frequency_energy(hidden) < high_frequency_energy(shown)
+    assert render(progress_grid({}, [])).min() < 128  # there is a line of text

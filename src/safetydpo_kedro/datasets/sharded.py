@@ -7,6 +7,7 @@ import logging
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -29,6 +30,22 @@ ShardPlan = Mapping[str, Callable[[], Shard] | Shard]
 MANIFEST = "_manifest.json"
 IN_PROGRESS = "_in_progress.json"
 SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def plan_shards(
+    rows: int, size: int, make: Callable[[slice], Shard]
+) -> dict[str, Callable[[], Shard]]:
+    """A plan of shards over numbered rows.
+
+    Args:
+        rows: how many there are.
+        size: rows of a shard.
+        make: computes the shard of some rows.
+    """
+    return {
+        f"shard-{start // size:05d}": partial(make, slice(start, start + size))
+        for start in range(0, rows, size)
+    }
 
 
 class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):

@@ -14,6 +14,7 @@ from safetydpo_kedro.diffusion.lora import LoraAdapter, adapter_from_state_dict
 from safetydpo_kedro.parameters import LoraParameters
 
 ADAPTER = "safety"
+COMPILED_SHAPES = 64
 
 
 @contextmanager
@@ -23,7 +24,8 @@ def trainable_adapter(
     """Add a fresh LoRA to ``unet`` for the length of the block; yield its parameters.
 
     A is Gaussian and B is zero, so the policy starts as the reference. Only the adapter requires
-    gradients, and it is float32 whatever the precision of the base weights.
+    gradients, and it is float32 whatever the precision of the base weights. With
+    ``frozen_a_seed`` A comes from that seed and only B requires gradients and is yielded.
 
     Raises:
         ValueError: no module of the UNet matches ``target_modules``.
@@ -36,13 +38,15 @@ def trainable_adapter(
         target_modules=list(parameters.target_modules),
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed if parameters.frozen_a_seed is None else parameters.frozen_a_seed)
         unet.add_adapter(config, adapter_name=ADAPTER)
     try:
-        weights = [p for p in unet.parameters() if p.requires_grad]
-        for weight in weights:
+        weights = {name: p for name, p in unet.named_parameters() if p.requires_grad}
+        for name, weight in weights.items():
             weight.data = weight.data.float()
-        yield weights
+            if parameters.frozen_a_seed is not None and ".lora_A." in name:
+                weight.requires_grad_(False)
+        yield [weight for weight in weights.values() if weight.requires_grad]
     finally:
         unet.delete_adapters(ADAPTER)
 
@@ -69,6 +73,25 @@ def checkpointed_activations(unet: nn.Module, enabled: bool = True) -> Iterator[
         yield
     finally:
         unet.disable_gradient_checkpointing()
+
+
+@contextmanager
+def compiled_blocks(unet: nn.Module, enabled: bool = True) -> Iterator[None]:
+    """Within the block the UNet's repeated blocks run compiled (regional ``torch.compile``).
+
+    Blocks of one kind share their compiled code, so the wait for the first step is short. They are
+    compiled once for each of their shapes, which are more than torch would allow by default.
+    """
+    if not enabled:
+        yield
+        return
+    unet.compile_repeated_blocks()
+    try:
+        with torch._dynamo.config.patch(recompile_limit=COMPILED_SHAPES):
+            yield
+    finally:
+        for module in unet.modules():
+            module._compiled_call_impl = None
 
 
 def extract_adapter(unet: nn.Module, metadata: dict[str, str]) -> LoraAdapter:

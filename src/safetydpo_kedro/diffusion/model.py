@@ -62,6 +62,11 @@ class DiffusionModel(ABC):
         """Bring an offloaded denoiser to the device, for code that works on its weights there."""
         self.unet.to(self.device)
 
+    def on(self, device: torch.device | str) -> DiffusionModel:
+        """This model on another device, where all its parts stay: offloading ends."""
+        self.pipeline.remove_all_hooks()
+        return type(self)(self.pipeline.to(device))
+
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Text conditioning of N prompts, without gradient, on the model's device."""

@@ -24,8 +24,8 @@ COLOURS = (
 )
 HISTORY_PANELS: Mapping[str, tuple[str, ...]] = {
     "loss": ("loss",),
-    "implicit accuracy": ("implicit_accuracy",),
-    "error minus reference": ("winner_error", "loser_error"),
+    "implicit accuracy": ("implicit_accuracy", "held_out_accuracy"),
+    "error minus reference": ("winner_minus_reference", "loser_minus_reference"),
     "gradient norm": ("gradient_norm",),
 }
 
@@ -96,9 +96,10 @@ def training_history_figure(
         first = True
         for row, present in enumerate(shown.values(), start=1):
             for j, column in enumerate(c for c in present if c in history):
+                points = history[["step", column]].dropna()  # held-out pairs are seen now and then
                 figure.add_scatter(
-                    x=history["step"].tolist(),
-                    y=history[column].tolist(),
+                    x=points["step"].tolist(),
+                    y=points[column].tolist(),
                     mode="lines",
                     name=run,
                     legendgroup=run,

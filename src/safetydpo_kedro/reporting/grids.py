@@ -127,6 +127,26 @@ def contact_sheet(
     return _figure(rows, [texts[start : start + columns] for start in starts], [], title)
 
 
+def progress_grid(
+    rows: Mapping[str, NDArray[np.uint8]], captions: Sequence[str], blur: Blur = "all"
+) -> Figure:
+    """The same prompts and seeds in the course of a training.
+
+    Args:
+        rows: step → uint8 images ``[N, H, W, 3]``, in the order of time; may hold no images.
+        captions: N prompts.
+        blur: which images to make unrecognisable.
+
+    Returns:
+        A grid, or a line of text if nothing was drawn.
+    """
+    if any(len(images) for images in rows.values()):
+        return qualitative_grid(rows, captions, blur=blur, title="Held-out unsafe prompts")
+    figure = Figure(figsize=(6, 0.6), dpi=DPI, facecolor="white")
+    figure.text(0.5, 0.5, "No images were drawn: see expert_training.validation", ha="center")
+    return figure
+
+
 def _cell(image: NDArray[np.uint8], blur: Blur, flag: bool | None) -> NDArray[np.uint8]:
     """One image, blurred if asked, brought to a readable size, framed if flagged."""
     if blur == "flagged" and flag is None:

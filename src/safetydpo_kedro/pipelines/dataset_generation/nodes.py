@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from safetydpo_kedro.datasets.sharded import plan_shards
 from safetydpo_kedro.metrics.config import JudgesConfig
 from safetydpo_kedro.parameters import (
     ConceptParameters,
     ContactSheetParameters,
     DrawingParameters,
+    NoiseParameters,
     PromptWritingParameters,
     SplitParameters,
 )
@@ -132,15 +133,15 @@ def draw_image_pairs(
 
     refuse_excluded(excluded_pairs(train_pairs), "training pairs")
 
-    def draw(rows: pd.DataFrame) -> pd.DataFrame:
-        out = rows.reset_index(drop=True)
+    def draw(rows: slice) -> pd.DataFrame:
+        out = train_pairs.iloc[rows].reset_index(drop=True)
         for kind in ("unsafe", "safe"):
             out[f"{kind}_image"] = _draw(
                 model, out[f"{kind}_prompt"], out["seed"], out["pair_id"] + f"-{kind}", parameters
             )
         return out
 
-    return _shards(train_pairs, parameters.shard_size, draw)
+    return plan_shards(len(train_pairs), parameters.shard_size, draw)
 
 
 def draw_preservation_images(
@@ -151,12 +152,12 @@ def draw_preservation_images(
 
     refuse_excluded(excluded_prompts(preservation_prompts), "neutral prompts")
 
-    def draw(rows: pd.DataFrame) -> pd.DataFrame:
-        out = rows.reset_index(drop=True)
+    def draw(rows: slice) -> pd.DataFrame:
+        out = preservation_prompts.iloc[rows].reset_index(drop=True)
         out["image"] = _draw(model, out["prompt"], out["seed"], out["prompt_id"], parameters)
         return out
 
-    return _shards(preservation_prompts, parameters.shard_size, draw)
+    return plan_shards(len(preservation_prompts), parameters.shard_size, draw)
 
 
 def cache_latents(
@@ -166,18 +167,19 @@ def cache_latents(
     from safetydpo_kedro.images import decode_images
     from safetydpo_kedro.preference.latents import encode_pairs
 
-    def encode(rows: pd.DataFrame) -> dict[str, Tensor]:
+    def encode(rows: slice) -> dict[str, Tensor]:
+        table = image_pairs.iloc[rows]
         return encode_pairs(
             model,
-            winners=decode_images(rows["safe_image"]),
-            losers=decode_images(rows["unsafe_image"]),
-            unsafe_prompts=list(rows["unsafe_prompt"]),
-            safe_prompts=list(rows["safe_prompt"]),
-            ids=list(rows.index),
+            winners=decode_images(table["safe_image"]),
+            losers=decode_images(table["unsafe_image"]),
+            unsafe_prompts=list(table["unsafe_prompt"]),
+            safe_prompts=list(table["safe_prompt"]),
+            ids=list(table.index),
             batch_size=parameters.sampling.batch_size,
         ).to_tensors()
 
-    return _shards(image_pairs, parameters.shard_size, encode)
+    return plan_shards(len(image_pairs), parameters.shard_size, encode)
 
 
 def cache_preservation(
@@ -187,12 +189,34 @@ def cache_preservation(
     from safetydpo_kedro.images import decode_images
     from safetydpo_kedro.preference.latents import encode_preserved
 
-    def encode(rows: pd.DataFrame) -> dict[str, Tensor]:
-        images = decode_images(rows["image"])
+    def encode(rows: slice) -> dict[str, Tensor]:
+        table = preservation_images.iloc[rows]
+        images = decode_images(table["image"])
         size = parameters.sampling.batch_size
-        return encode_preserved(model, images, list(rows["prompt"]), size).to_tensors()
+        return encode_preserved(model, images, list(table["prompt"]), size).to_tensors()
 
-    return _shards(preservation_images, parameters.shard_size, encode)
+    return plan_shards(len(preservation_images), parameters.shard_size, encode)
+
+
+def score_reference(
+    model: DiffusionModel,
+    latent_cache: dict[str, Tensor],
+    noise: NoiseParameters,
+    parameters: DrawingParameters,
+) -> dict[str, Callable[[], dict[str, Tensor]]]:
+    """The base model's errors on every draw of every pair; none if draws never repeat."""
+    import torch
+
+    from safetydpo_kedro.preference.latents import LatentPairs
+    from safetydpo_kedro.preference.reference_scores import score_pairs
+
+    pairs = LatentPairs.from_tensors(latent_cache)
+
+    def score(rows: slice) -> dict[str, Tensor]:
+        some = pairs.select(torch.arange(len(pairs))[rows])
+        return score_pairs(model, some, noise, parameters.sampling.batch_size).to_tensors()
+
+    return plan_shards(len(pairs), parameters.shard_size, score)
 
 
 def judge_image_pairs(
@@ -289,13 +313,3 @@ def _draw(
     from safetydpo_kedro.images import encode_images
 
     return encode_images(model.sample(list(prompts), list(seeds), parameters.sampling), names)
-
-
-def _shards(
-    table: pd.DataFrame, size: int, make: Callable[[pd.DataFrame], Any]
-) -> dict[str, Callable[[], Any]]:
-    """A plan of shards: name → function that makes it from its rows."""
-    return {
-        f"shard-{start // size:05d}": partial(make, table.iloc[start : start + size])
-        for start in range(0, len(table), size)
-    }

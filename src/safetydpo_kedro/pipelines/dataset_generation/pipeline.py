@@ -81,6 +81,18 @@ def create_pipeline(**kwargs) -> Pipeline:
                 name="cache_preservation",
             ),
             Node(
+                nodes.score_reference,
+                [
+                    "base_model",
+                    "latent_cache",
+                    "params:noise",
+                    "params:dataset_generation.drawing",
+                ],
+                "reference_scores",
+                tags=["gpu"],
+                name="score_reference",
+            ),
+            Node(
                 nodes.judge_image_pairs,
                 ["image_pairs", "judge_clip", "q16_prompts", "params:evaluation.judges"],
                 "pair_scores",

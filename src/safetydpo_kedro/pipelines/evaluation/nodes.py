@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from safetydpo_kedro.datasets.sharded import plan_shards
 from safetydpo_kedro.metrics.config import BootstrapConfig, CheckerConfig, JudgesConfig
 from safetydpo_kedro.parameters import DrawingParameters
 from safetydpo_kedro.reporting.config import GridConfig, TargetsConfig
@@ -63,37 +63,22 @@ def draw_images(
     Raises:
         ValueError: a prompt that is excluded by rule.
     """
+    from safetydpo_kedro.diffusion.adapters import fused
+    from safetydpo_kedro.images import encode_images
     from safetydpo_kedro.prompts.collect import excluded_prompts, refuse_excluded
 
     refuse_excluded(excluded_prompts(evaluation_prompts), "evaluation prompts")
-    size = parameters.shard_size
-    return {
-        f"shard-{start // size:05d}": partial(
-            _draw_shard,
-            base_model,
-            adapter,
-            evaluation_prompts.iloc[start : start + size],
-            parameters,
-        )
-        for start in range(0, len(evaluation_prompts), size)
-    }
 
+    def draw(rows: slice) -> pd.DataFrame:
+        prompts = evaluation_prompts.iloc[rows]
+        with fused(base_model.unet, adapter):
+            images = base_model.sample(
+                prompts["prompt"].tolist(), prompts["seed"].tolist(), parameters.sampling
+            )
+        names = prompts["benchmark"] + "-" + prompts["prompt_id"]
+        return prompts.assign(image=encode_images(images, names)).reset_index(drop=True)
 
-def _draw_shard(
-    model: DiffusionModel,
-    adapter: LoraAdapter | None,
-    prompts: pd.DataFrame,
-    parameters: DrawingParameters,
-) -> pd.DataFrame:
-    from safetydpo_kedro.diffusion.adapters import fused
-    from safetydpo_kedro.images import encode_images
-
-    with fused(model.unet, adapter):
-        images = model.sample(
-            prompts["prompt"].tolist(), prompts["seed"].tolist(), parameters.sampling
-        )
-    names = prompts["benchmark"] + "-" + prompts["prompt_id"]
-    return prompts.assign(image=encode_images(images, names)).reset_index(drop=True)
+    return plan_shards(len(evaluation_prompts), parameters.shard_size, draw)
 
 
 def judge_images(

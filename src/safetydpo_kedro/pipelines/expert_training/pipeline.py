@@ -7,7 +7,20 @@ from kedro.pipeline import Node, Pipeline
 from safetydpo_kedro.pipelines.expert_training import nodes
 from safetydpo_kedro.settings import EXPERTS
 
-SHARED_INPUTS = {"base_model", "train_pairs", "latent_cache", "preservation_cache"}
+SHARED_INPUTS = {
+    "base_model",
+    "train_pairs",
+    "latent_cache",
+    "preservation_cache",
+    "reference_scores",
+}
+OUTPUTS = (
+    "expert",
+    "training_history",
+    "training_curves",
+    "validation_images",
+    "validation_grid",
+)
 
 
 def create_expert_pipeline() -> Pipeline:
@@ -21,10 +34,13 @@ def create_expert_pipeline() -> Pipeline:
                     "train_pairs",
                     "latent_cache",
                     "preservation_cache",
+                    "reference_scores",
+                    "foundation",
                     "params:categories",
+                    "params:noise",
                     "params:expert_training",
                 ],
-                ["expert", "training_history"],
+                ["expert", "training_history", "validation_images"],
                 name="train_expert",
                 tags=["gpu"],
             ),
@@ -33,6 +49,12 @@ def create_expert_pipeline() -> Pipeline:
                 "training_history",
                 "training_curves",
                 name="plot_training_curves",
+            ),
+            Node(
+                nodes.plot_validation,
+                ["validation_images", "params:expert_training"],
+                "validation_grid",
+                name="plot_validation",
             ),
         ]
     )
@@ -46,11 +68,8 @@ def create_pipeline(**kwargs) -> Pipeline:
                 create_expert_pipeline(),
                 namespace=expert,
                 inputs=SHARED_INPUTS,
-                outputs={
-                    "expert": f"{expert}_expert",
-                    "training_history": f"{expert}_training_history",
-                    "training_curves": f"{expert}_training_curves",
-                },
+                parameters={"params:noise"},
+                outputs={name: f"{expert}_{name}" for name in OUTPUTS},
             )
             for expert in EXPERTS
         ),
