@@ -94,7 +94,8 @@ def test_large_images_are_reduced():
 
 def test_progress_is_blurred_by_default_and_may_have_no_images():
     rows = {f"step {step}": written("GUN", 64)[None] for step in (0, 10)}
-    hidden, shown = (render(progress_grid(rows, ["gun"], blur)) for blur in ("all", "none"))
-    assert hidden.shape == shown.shape
-    assert high_frequency_energy(hidden) < high_frequency_energy(shown)
+    hidden, shown = (
+        render(progress_grid(rows, ["gun"], blur))[-80:, -80:] for blur in ("all", "none")
+    )
+    assert high_frequency_energy(hidden) < 0.1 * high_frequency_energy(shown)
     assert render(progress_grid({}, [])).min() < 128  # there is a line of text
