@@ -171,3 +171,14 @@ def test_the_expectation_travels_to_other_processes(tmp_path):
     open_shards(tmp_path, "f1").save(Planner().plan("1"))
     assert pickle.loads(pickle.dumps(open_shards(tmp_path, "f1"))).exists()
     assert not pickle.loads(pickle.dumps(open_shards(tmp_path, "f2"))).exists()
+
+
+def test_mapped_shards_are_read_row_by_row(tmp_path):
+    shards = {f"{i}": {"x": torch.full((2, 3), float(i))} for i in range(3)}
+    path = str(tmp_path / "cache")
+    ShardedSafetensorsDataset(path=path).save(shards)
+    mapped = ShardedSafetensorsDataset(path=path, mapped=True).load()["x"]
+    joined = ShardedSafetensorsDataset(path=path).load()["x"]
+    rows = torch.tensor([5, 0, 3])
+    assert mapped.shape == joined.shape
+    assert torch.equal(mapped[rows], joined[rows])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetydpo_kedro.datasets.sharded import ShardedDataset
 from safetydpo_kedro.datasets.tensors import load_tensors, save_tensors
@@ -11,12 +11,14 @@ from safetydpo_kedro.datasets.tensors import load_tensors, save_tensors
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from safetydpo_kedro.stacked import StackedRows
+
 
 class ShardedSafetensorsDataset(ShardedDataset["dict[str, Tensor]"]):
     """A folder of safetensors shards, loaded as one dict of tensors.
 
     Each shard is ``dict[str, Tensor]``, all with the same names; tensors of one name are
-    concatenated along their first dimension. A single shard is not copied but memory-mapped.
+    concatenated along their first dimension.
 
     Example:
         .. code-block:: yaml
@@ -24,22 +26,36 @@ class ShardedSafetensorsDataset(ShardedDataset["dict[str, Tensor]"]):
             latent_cache:
               type: safetydpo_kedro.datasets.ShardedSafetensorsDataset
               path: data/05_model_input/latent_cache
+              mapped: true
+
+    Args:
+        path: the folder.
+        mapped: leave the shards memory-mapped: what is loaded are ``StackedRows``, of which only
+            the rows in use are read.
+        metadata: for other tools, such as Kedro-Viz; not read here.
     """
 
     suffix = ".safetensors"
 
+    def __init__(
+        self, *, path: str, mapped: bool = False, metadata: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(path=path, metadata=metadata)
+        self._mapped = mapped
+
     def _write(self, shard: dict[str, Tensor], path: Path) -> None:
         save_tensors(shard, path)
 
-    def _read(self, paths: list[Path]) -> dict[str, Tensor]:
+    def _read(self, paths: list[Path]) -> dict[str, Tensor | StackedRows]:
         import torch
 
+        from safetydpo_kedro.stacked import StackedRows
+
         shards = [load_tensors(path)[0] for path in paths]
-        if len(shards) == 1:
-            return shards[0]
         for path, shard in zip(paths, shards, strict=True):
             if shard.keys() != shards[0].keys():
                 raise ValueError(
                     f"shard {path} holds {sorted(shard)}, but {paths[0]} holds {sorted(shards[0])}"
                 )
-        return {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
+        join = StackedRows if self._mapped else torch.cat
+        return {name: join([shard[name] for shard in shards]) for name in shards[0]}

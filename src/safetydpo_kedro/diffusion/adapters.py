@@ -48,7 +48,7 @@ def trainable_adapter(
                 weight.requires_grad_(False)
         yield [weight for weight in weights.values() if weight.requires_grad]
     finally:
-        unet.delete_adapters(ADAPTER)
+        unet.unload_lora()  # deleting the adapter would leave its wrappers in the model
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from safetydpo_kedro.parameters import ValidationParameters
+from safetydpo_kedro.parameters import ExpertTrainingParameters
 from safetydpo_kedro.preference.latents import LatentPairs, PreservedImages
 from safetydpo_kedro.preference.reference_scores import ReferenceScores
 
@@ -53,8 +53,7 @@ def expert_data(
     pairs: LatentPairs,
     neutral: PreservedImages,
     scores: ReferenceScores,
-    validation: ValidationParameters,
-    seed: int,
+    parameters: ExpertTrainingParameters,
 ) -> TrainingData:
     """What one expert is trained on, out of what there is for all.
 
@@ -68,18 +67,18 @@ def expert_data(
         pairs: of all categories.
         neutral: images of neutral prompts.
         scores: the reference's errors on ``pairs``; of no draws if they are not known.
-        validation: how many pairs and prompts are held out, if any.
-        seed: of their choice.
+        parameters: what is preserved, and what is held out.
 
     Raises:
         ValueError: holding pairs out leaves none to train on.
     """
     own = torch.from_numpy(table["category"].isin(categories).to_numpy(copy=True))
-    others = pairs.select(~own)
-    held_out = None
     kept = torch.ones(len(table), dtype=torch.bool)
+    held_out, preserved = None, {}
+    validation = parameters.validation
     if validation.every is not None and own.any():
-        rows = held_out_rows(table[own.numpy()]["concept"], validation.pairs, seed)
+        concepts = table[own.numpy()]["concept"]
+        rows = held_out_rows(concepts, validation.pairs, parameters.seed)
         if len(rows) == own.sum():
             raise ValueError(
                 f"expert_training.validation.pairs = {validation.pairs} leaves no pair of "
@@ -91,10 +90,10 @@ def expert_data(
         held_out = HeldOut(
             pairs.select(rows), drawn["unsafe_prompt"].tolist(), drawn["seed"].tolist()
         )
-    rest = pairs.select(kept)
-    preserved = {"neutral": neutral, "safe": PreservedImages(rest.winners, rest.safe)}
-    if len(others):
-        preserved["other_unsafe"] = PreservedImages(others.losers, others.unsafe)
+    if parameters.preservation.weight:
+        preserved = {"neutral": neutral, "safe": pairs.safe_side(kept)}
+        if not own.all():
+            preserved["other_unsafe"] = pairs.unsafe_side(~own)
     own &= kept
     return TrainingData(pairs.select(own), preserved, scores.select(own), held_out)
 

@@ -34,6 +34,9 @@ class LatentImages:
 class LatentPairs:
     """Everything that training needs of N pairs.
 
+    The tensors may be :class:`~safetydpo_kedro.stacked.StackedRows`, of which :meth:`select` and
+    the two sides read only the rows in question.
+
     Attributes:
         winners: posteriors of x_S.
         losers: posteriors of x_U.
@@ -56,6 +59,16 @@ class LatentPairs:
         tensors = self.to_tensors()
         return LatentPairs.from_tensors({name: value[rows] for name, value in tensors.items()})
 
+    def safe_side(self, rows: Tensor) -> PreservedImages:
+        """Images of p_S of some of the pairs."""
+        images = LatentImages(self.winners.mean[rows], self.winners.std[rows])
+        return PreservedImages(images, self.safe.rows(rows))
+
+    def unsafe_side(self, rows: Tensor) -> PreservedImages:
+        """Images of p_U of some of the pairs."""
+        images = LatentImages(self.losers.mean[rows], self.losers.std[rows])
+        return PreservedImages(images, self.unsafe.rows(rows))
+
     def to_tensors(self) -> dict[str, Tensor]:
         """The cache as named tensors, one row per pair."""
         return {
@@ -76,7 +89,7 @@ class LatentPairs:
             losers=LatentImages(tensors["loser_mean"], tensors["loser_std"]),
             unsafe=Conditioning.from_tensors(tensors, "unsafe_"),
             safe=Conditioning.from_tensors(tensors, "safe_"),
-            ids=tensors["pair_index"],
+            ids=tensors["pair_index"][:],  # these are needed at once, mapped or not
         )
 
 

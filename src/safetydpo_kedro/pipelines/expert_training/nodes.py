@@ -72,8 +72,7 @@ def train_safety_expert(
         LatentPairs.from_tensors(latent_cache),
         PreservedImages.from_tensors(preservation_cache),
         scores,
-        parameters.validation,
-        parameters.seed,
+        parameters,
     )
     metadata = {
         "expert": name,
