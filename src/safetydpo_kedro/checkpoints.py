@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -161,7 +161,8 @@ class Checkpoints:
                 continue
             form = json.loads((path / STATE).read_text(encoding="utf-8"))
             self._check_identity(form, path)
-            content = unpack(form["content"], load_file(path / TENSORS))
+            # Not mapped from the file, which is removed while the tensors are in use.
+            content = unpack(form["content"], load((path / TENSORS).read_bytes()))
             for name, module in modules.items():
                 module.load_state_dict(content["modules"][name])
             optimizer.load_state_dict(content["optimizer"])
@@ -227,11 +228,11 @@ class Checkpoints:
         """Hide a checkpoint first, so that a kill in between leaves no part of one."""
         hidden = path.with_name(f".{path.name}.removed")
         os.replace(path, hidden)
-        shutil.rmtree(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
 
     def _remove_leftovers(self) -> None:
         for path in self.folder.glob(".step-*"):
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _step(path: Path) -> int:
