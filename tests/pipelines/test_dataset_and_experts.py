@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +13,7 @@ from datasets import load_dataset
 from kedro.runner import SequentialRunner
 from PIL import Image
 
+from safetydpo_kedro.diffusion.lora import save_adapter
 from safetydpo_kedro.images import decode_images
 from safetydpo_kedro.pictograms.grammar import concept_table, neutral_prompt_table
 from safetydpo_kedro.pipelines.dataset_generation import create_pipeline as dataset_generation
@@ -22,6 +26,7 @@ from ..worlds import (
     base_catalog,
     base_parameters,
     tiny_clip,
+    tiny_expert,
     tiny_pipeline,
 )
 
@@ -141,6 +146,27 @@ def test_every_expert_is_trained_with_its_own_parameters(project):
     assert not list((folder / "checkpoints").iterdir())  # all experts are on disk
 
 
+def test_scores_of_the_reference_are_there_for_every_draw(project):
+    catalog, _ = project
+    errors = catalog.load("reference_scores")["reference_errors"]
+    assert errors.shape == (42, 3, 2, 2)
+    assert errors.isfinite().all() and (errors > 0).all()
+
+
+def test_looks_at_held_out_pairs_are_in_history_and_grid(project):
+    catalog, folder = project
+    assert catalog.load("hate_training_history")["held_out_accuracy"].notna().all()
+    images, header = catalog.load("hate_validation_images")
+    assert list(images) == [f"step_{step:06d}" for step in range(4)]
+    train_pairs = catalog.load("train_pairs")
+    assert (
+        train_pairs.set_index("unsafe_prompt").loc[header["prompts"], "category"].eq("hate").all()
+    )
+    for expert in EXPERTS:  # all_single looks at nothing, and says so
+        with Image.open(folder / f"data/08_reporting/training/{expert}_validation.png") as image:
+            assert min(image.size) > 40
+
+
 def test_a_second_run_gives_the_same_adapter_byte_for_byte(project):
     catalog, folder = project
     path = folder / "data/06_models/experts/violence.safetensors"
@@ -156,3 +182,35 @@ def test_the_contact_sheet_is_a_picture(project):
     with Image.open(folder / "data/08_reporting/pair_contact_sheet.png") as image:
         assert min(image.size) > 100
     assert isinstance(project[0].load("pair_scores"), pd.DataFrame)
+
+
+def test_an_expert_may_be_trained_on_top_of_an_adapter(project):
+    """Whose weights are then part of the reference: the scores of the base model do not hold."""
+    catalog, folder = project
+    before = catalog.load("self_harm_training_history")
+    place = folder / "data/01_raw/foundations/self_harm.safetensors"
+    save_adapter(tiny_expert(catalog.load("base_model").unet, seed=0), place)
+    pipeline = expert_training().only_nodes_with_namespaces(["self_harm"])
+    SequentialRunner().run(pipeline, catalog)
+    after = catalog.load("self_harm_training_history")
+    assert after["preference_loss"][0] == pytest.approx(math.log(2), abs=1e-6)
+    assert after["winner_error"][0] != pytest.approx(before["winner_error"][0], rel=1e-4)
+
+
+def test_an_eighth_category_is_added_beside_the_others(project, monkeypatch):
+    catalog, folder = project
+    experts = folder / "data/06_models/experts"
+    before = {path.name: path.read_bytes() for path in experts.glob("*.safetensors")}
+    table = catalog.load("train_pairs")
+    catalog["train_pairs"].save(table.replace({"category": {"shocking": "deception"}}))
+    monkeypatch.setattr(
+        "safetydpo_kedro.pipelines.expert_training.pipeline.EXPERTS", ("deception",)
+    )
+    shocking = base_parameters(**OVERRIDES)["hate"] | {"categories": ["deception"]}
+    shocking["expert_training"]["checkpoints"] = {"directory": str(folder / "checkpoints")}
+    pipeline = expert_training()
+    add_parameters(catalog, {"deception": shocking}, expert_training=pipeline)
+    SequentialRunner().run(pipeline.only_nodes_with_namespaces(["deception"]), catalog)
+    catalog["train_pairs"].save(table)
+    assert json.loads(catalog.load("deception_expert").metadata["categories"]) == ["deception"]
+    assert {name: (experts / name).read_bytes() for name in before} == before
