@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from safetydpo_kedro.artifacts import (
     Manifest,
@@ -73,6 +73,14 @@ def test_content_digest_of_nothing_is_none(tmp_path):
     assert content_digest(tmp_path / "absent") is None
 
 
+def test_fields_that_change_no_result_are_no_part_of_a_fingerprint():
+    class Run(BaseModel):
+        steps: int = 2
+        workers: int = Field(1, exclude=True)
+
+    assert fingerprint(Run(workers=1)) == fingerprint(Run(workers=4))
+
+
 def test_manifest_round_trip(artifact):
     manifest = Manifest.read(sidecar(artifact))
     assert manifest.provenance == Provenance("f1", "make_table")
@@ -108,3 +116,8 @@ def test_unreadable_manifest_counts_as_none(tmp_path, content):
     path = tmp_path / "manifest.json"
     path.write_text(content)
     assert Manifest.read(path) is None
+
+
+def test_a_manifest_with_bytes_that_are_no_text_counts_as_none(artifact):
+    sidecar(artifact).write_bytes(b"\xff" + sidecar(artifact).read_bytes()[1:])
+    assert Manifest.read(sidecar(artifact)) is None

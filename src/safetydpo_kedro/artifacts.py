@@ -159,7 +159,7 @@ class Manifest:
                 content["fingerprint"], content["node"], content["parameters"], content["inputs"]
             )
             return cls(provenance, content["files"], content["versions"])
-        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
 
     def write(self, path: Path) -> None:

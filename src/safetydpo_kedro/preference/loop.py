@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,8 @@ from safetydpo_kedro.preference.objective import LOSS_METRICS, Objective, Part
 from safetydpo_kedro.preference.optimizers import make_optimizer
 from safetydpo_kedro.preference.processes import Processes
 from safetydpo_kedro.preference.validation import BestAdapter, Validation
+
+log = logging.getLogger(__name__)
 
 OnStep = Callable[[int, Mapping[str, float]], None]
 
@@ -167,6 +170,7 @@ class Loop:
                     {"adapter": nn.ParameterList(self.weights)}, self.optimizer, self.schedule
                 )
                 if restored is not None:
+                    log.info("%s: going on from step %d", self.name, restored.step)
                     self.history.load_state_dict(restored.state["history"])
                     self.best.load_state_dict(restored.state["best"])
                     self.images = {int(k): v for k, v in restored.state["images"].items()}
