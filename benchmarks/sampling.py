@@ -22,13 +22,11 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import diffusers
 import numpy as np
 import torch
-import transformers
 from diffusers import DiffusionPipeline
 
-from benchmarks.architectures import random_pipeline
+from benchmarks.models import PICTOGRAMS, load_pipeline, silence
 from benchmarks.tables import machine, name_of, table
 from benchmarks.timing import Timed, in_turns, speedup, timed
 from safetydpo_kedro.diffusion.adapters import fused
@@ -38,7 +36,6 @@ from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.parameters import LoraParameters, SamplingParameters
 from safetydpo_kedro.pictograms.captions import all_captions
 
-PICTOGRAMS = Path(__file__).parents[1] / "data/01_raw/base_model"
 OFFICIAL, BASE = "one by one", "project, no adapter"
 
 
@@ -47,7 +44,7 @@ class Setting:
     """What is drawn, and where.
 
     Attributes:
-        model: ``pictograms``, the shipped model, or a family, with random weights.
+        model: see :func:`~benchmarks.models.load_pipeline`.
         images: in every round.
         batches: images that the project draws at once, each a way of its own; the first is what
             the images of the others are compared with.
@@ -74,11 +71,11 @@ QUICK = SamplingParameters(steps=10, guidance_scale=3.0)  # as conf/base draws p
 SHORT = SamplingParameters(steps=2, guidance_scale=7.5, resolution=128)
 FULL = SamplingParameters(steps=50, guidance_scale=7.5)
 CPU_SETTINGS = (
-    Setting("pictograms", 64, (1, 3, 8, 64), QUICK),
+    Setting(PICTOGRAMS, 64, (1, 3, 8, 64), QUICK),
     Setting("sd15", 8, (1, 3, 8), SHORT, rounds=3),
 )
 CUDA_SETTINGS = (
-    Setting("pictograms", 64, (1, 3, 8, 64), QUICK, "cuda"),
+    Setting(PICTOGRAMS, 64, (1, 3, 8, 64), QUICK, "cuda"),
     Setting("sd15", 16, (1, 3, 8, 16), FULL, "cuda", torch.bfloat16),
     Setting("sdxl", 8, (1, 3, 8), FULL, "cuda", torch.bfloat16),
 )
@@ -106,12 +103,8 @@ class Drawing:
             self.stock.load_lora_weights(folder, weight_name="adapter.safetensors")
 
     def _pipeline(self) -> DiffusionPipeline:
-        setting = self.setting
-        if setting.model == "pictograms":
-            pipeline = DiffusionPipeline.from_pretrained(PICTOGRAMS)
-        else:
-            pipeline = random_pipeline(setting.model, setting.tiny)
-        return pipeline.to(setting.device, setting.precision)
+        s = self.setting
+        return load_pipeline(s.model, s.device, s.precision, s.tiny)
 
     def project(self, batch_size: int, adapter: LoraAdapter | None) -> np.ndarray:
         """Uint8 ``[N, H, W, 3]``."""
@@ -205,10 +198,7 @@ def rows(setting: Setting) -> list[list[str]]:
 
 
 def main() -> None:
-    diffusers.logging.set_verbosity_error()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    diffusers.logging.disable_progress_bar()
+    silence()
     settings = CUDA_SETTINGS if torch.cuda.is_available() else CPU_SETTINGS
     table(
         f"Sampling with an adapter, {machine()}",

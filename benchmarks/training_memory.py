@@ -24,6 +24,7 @@ from benchmarks.architectures import (
 )
 from benchmarks.meters import COMPUTED, DEVICE, PROFILED, Meter, size_of
 from benchmarks.recipes import second_model, two_unet_loss, update
+from benchmarks.tables import GIB, MIB, table
 from safetydpo_kedro.diffusion.adapters import checkpointed_activations, trainable_adapter
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.model import DiffusionModel
@@ -40,7 +41,6 @@ IMAGES = 4  # drawn at once in the table of sampling
 OPTIMIZERS = ("adamw", "adamw_8bit", "adafactor")
 CHECKED_RESOLUTION = 256  # of the real SD 1.5 steps that check the computed peak
 TOKENS = 77
-GIB, MIB = 2**30, 2**20
 
 
 @dataclass(frozen=True)
@@ -217,15 +217,6 @@ def other_parts(architecture: Architecture) -> int:
     with torch.device("meta"):
         parts = [random_vae(architecture), *random_text_encoders(architecture)]
     return sum(size_of(tensors(part.to(PRECISION))) for part in parts)
-
-
-def table(title: str, header: str, rows: list[list[str]]) -> None:
-    """Print a Markdown table under a title."""
-    columns = [name.strip() for name in header.split("|")]
-    print(f"\n### {title}\n")
-    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-    for row in rows:
-        print(f"| {' | '.join(row)} |", flush=True)
 
 
 def gib(size: int) -> str:
