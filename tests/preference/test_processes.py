@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +54,31 @@ def complain(processes, send):
 def test_an_error_in_a_process_ends_all_of_them():
     with pytest.raises(ProcessRaisedException, match="has had enough"):
         launch(complain, (), 2, on_message=print, use_cpu=True)
+
+
+def count_up(processes, send):
+    number = 0
+    while True:  # a process that is not ended here never ends
+        send((number, os.getpid()))
+        number += 1
+        time.sleep(0.05)
+
+
+def test_processes_do_not_outlive_who_waits_for_them():
+    seen = set()
+
+    def stop(message):
+        seen.add(message[1])
+        if message[0] > 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(count_up, (), 2, on_message=stop, use_cpu=True)
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in seen) and time.monotonic() < deadline:
+        multiprocessing.active_children()  # joins those that have ended
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in seen)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() > 1, reason="there are as many GPUs")

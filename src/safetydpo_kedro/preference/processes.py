@@ -113,9 +113,13 @@ def launch(
             join=False,
             start_method="spawn",
         )
-    while not workers.join(timeout=POLL_SECONDS):
+    try:
+        while not workers.join(timeout=POLL_SECONDS):
+            _pass_on(messages, on_message)
         _pass_on(messages, on_message)
-    _pass_on(messages, on_message)
+    finally:  # of no use to anybody if this process is interrupted
+        for process in workers.processes:
+            process.terminate()
 
 
 def _pass_on(messages: Any, on_message: Callable[[Any], None]) -> None:

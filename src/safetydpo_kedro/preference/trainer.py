@@ -120,14 +120,16 @@ def train_expert(
         return _train(model, run, checkpoints, Processes(), on_step)
     device = model.device
     with tempfile.TemporaryDirectory() as folder:
-        launch(
-            _train_part,
-            (model.on("cpu"), run, checkpoints, Path(folder)),
-            count,
-            on_message=lambda message: on_step(*message),
-            use_cpu=device.type == "cpu",
-        )
-        model.on(device)
+        try:
+            launch(
+                _train_part,
+                (model.on("cpu"), run, checkpoints, Path(folder)),
+                count,
+                on_message=lambda message: on_step(*message),
+                use_cpu=device.type == "cpu",
+            )
+        finally:
+            model.on(device)
         return TrainedExpert.read(Path(folder))
 
 
