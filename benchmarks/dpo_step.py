@@ -5,7 +5,8 @@ train the same adapter on the same weights, pairs, noise and timesteps, each in 
 own. Each steps in turns with the reference recipe, so a busy machine slows both, and ratios are
 medians over rounds. Two processes are alive at a time.
 
-A ratio counts only if both compute the same losses in float32.
+Speed-ups of a busy machine scatter; the operations that a step takes are counted, and do not. A
+speed-up counts only if both compute the same losses in float32.
 
 Without a CUDA device, SD 1.5 at 256 px stands for real models. With one, SD 1.5 and SDXL train in
 bfloat16 at their own resolutions.
@@ -127,15 +128,16 @@ def as_rows(
     case = [setting.model, str(setting.resolution), name_of(setting.precision), str(setting.pairs)]
     first = next(iter(found.values()))
     own = numbers(setting, first.reference_steps, first.reference_totals)
-    table_rows = [[*case, REFERENCE, "1", "1", "", *own, ""]]
+    table_rows = [[*case, REFERENCE, "1", "1", "1", "", *own, ""]]
     for name, comparison in found.items():
-        memory = comparison.totals.peak / comparison.reference_totals.peak
+        totals, reference = comparison.totals, comparison.reference_totals
         table_rows.append(
             [
                 *case,
                 name,
                 f"{comparison.speedup:.2f}" if comparable(*losses[name]) else "does not count",
-                f"{memory:.2f}",
+                f"{reference.operations / totals.operations:.2f}",
+                f"{totals.peak / reference.peak:.2f}",
                 f"{disagreement(*losses[name]):.0e}",
                 *numbers(setting, comparison.steps, comparison.totals),
                 f"{comparison.preparation:.2f}" if name.startswith("project") else "",
@@ -145,9 +147,9 @@ def as_rows(
 
 
 def numbers(setting: Setting, steps: Sequence[Step], totals: Totals) -> list[str]:
-    """Pairs per second, peak in GiB, operations of the UNet per pair and per second."""
+    """Pairs per second, peak in GiB, 10¹² operations per pair, and those of the UNet per second."""
     seconds = median(step.seconds for step in steps)
-    rate = totals.operations / seconds
+    rate = totals.unet / seconds
     share = [rate / peak for name, peak in PEAK_RATES.items() if name in machine()]
     return [
         f"{setting.pairs / seconds:.3g}",
@@ -161,8 +163,8 @@ def main() -> None:
     settings = CUDA_SETTINGS if torch.cuda.is_available() else CPU_SETTINGS
     table(
         f"Training step, {machine()}",
-        "model | pixels | precision | pairs | recipe | pairs/s against reference | "
-        "peak against reference | losses differ by | pairs/s | peak GiB | UNet TFLOP per pair | "
+        "model | pixels | precision | pairs | recipe | speed-up | times fewer operations | "
+        "peak against reference | losses differ by | pairs/s | peak GiB | TFLOP per pair | "
         "UNet TFLOP/s (of the device's rate) | caches, s per pair, once",
         [row for setting in settings for row in rows(setting)],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -71,16 +71,17 @@ class Step(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What is known of a training at its end.
+    """What is known of a training at its end. An operation is a multiplication or an addition.
 
     Attributes:
         peak: most bytes that its process has held.
-        operations: of the UNet in a step, 2 per multiplication and addition; those that
-            checkpointing does again are among them.
+        operations: of a step: encoding, forwards, backward pass.
+        unet: those of the UNet; what checkpointing does again is among them.
     """
 
     peak: int
     operations: int
+    unet: int
 
 
 class Training:
@@ -124,11 +125,13 @@ class Training:
     def totals(self) -> Totals:
         """Memory so far, and the operations of one more step; it is the last."""
         peak = peak_memory()
-        inputs = self.recipe.inputs(0)
-        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        with operation_counter() as encoding:
+            inputs = self.recipe.inputs(0)
+        with operation_counter() as unet:
             self.recipe.loss(inputs).backward()
         self.adapter.close()
-        return Totals(peak, counter.get_total_flops())
+        counts = encoding.get_total_flops(), unet.get_total_flops()
+        return Totals(peak, sum(counts), counts[1])
 
 
 def roughen(weights: list[nn.Parameter]) -> None:
@@ -154,11 +157,12 @@ def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any
     return sdpa_backward_flop_count(gradient, query, key, value)
 
 
-# The counter knows the attention kernels of GPUs alone.
-CPU_ATTENTION: Mapping[Any, Callable[..., int]] = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-}
+def operation_counter() -> FlopCounterMode:
+    """PyTorch's counter, which knows the attention kernels of GPUs alone, with those of the CPU."""
+    forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    formulas = {forward: _attention, backward: _attention_backward}
+    return FlopCounterMode(display=False, custom_mapping=formulas)
 
 
 class Worker:
