@@ -9,6 +9,7 @@ from kedro.framework.project import configure_project, pipelines
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
+from safetydpo_kedro.datasets.freshness import expected_provenances
 from safetydpo_kedro.parameters import ExpertTrainingParameters
 from safetydpo_kedro.settings import EXPERTS
 
@@ -106,3 +107,17 @@ def test_the_precision_can_be_chosen_for_one_run():
     with KedroSession.create(ROOT, env="sdxl", runtime_params={"dtype": "float16"}) as session:
         described = session.load_context().catalog.get("base_model")._describe()
     assert described["dtype"] == "float16"
+
+
+def test_scores_of_the_reference_outlive_another_recipe_but_not_other_noise():
+    bootstrap_project(ROOT)
+
+    def expected(**parameters):
+        with KedroSession.create(ROOT, runtime_params=parameters) as session:
+            catalog = session.load_context().catalog
+            generation = pipelines["dataset_generation"]
+            return expected_provenances(generation, catalog)["reference_scores"].fingerprint
+
+    recipe = {"beta": 7.0, "strategy": "unsafe_prompt", "checkpoints": {"every": 3}}
+    assert expected(expert_training=recipe) == expected()
+    assert expected(noise={"draws": 3}) != expected()

@@ -1,9 +1,17 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from safetydpo_kedro.diffusion.adapters import extract_adapter, fused, reference, trainable_adapter
+from safetydpo_kedro.diffusion.adapters import (
+    compiled_blocks,
+    extract_adapter,
+    fused,
+    reference,
+    trainable_adapter,
+)
 from safetydpo_kedro.diffusion.lora import (
     LoraAdapter,
     LoraLayer,
@@ -119,3 +127,21 @@ def test_a_file_that_is_no_lora_is_refused(tmp_path):
         load_adapter(tmp_path / "x.safetensors")
     with pytest.raises(FileNotFoundError, match="train or merge"):
         load_adapter(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_blocks_predict_the_same_and_are_gone_afterwards(model):
+    noisy, times = torch.randn(2, 4, 8, 8), torch.tensor([3, 700])
+    text = model.encode_prompts(PROMPTS)
+    with trainable_adapter(model.unet, LORA, seed=0) as weights, torch.no_grad():
+        for weight in weights:
+            weight.add_(0.02)
+        plain = model.predict(noisy, times, text)
+        with reference(model.unet):
+            base = model.predict(noisy, times, text)
+        with compiled_blocks(model.unet):
+            torch.testing.assert_close(model.predict(noisy, times, text), plain)
+            with reference(model.unet):
+                torch.testing.assert_close(model.predict(noisy, times, text), base)
+    assert not torch.allclose(plain, base)
+    assert all(module._compiled_call_impl is None for module in model.unet.modules())
