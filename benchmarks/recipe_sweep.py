@@ -82,7 +82,10 @@ def recipe_tasks(recipe: Recipe, standards: Standards, world: str) -> list[Task]
 
 def distinct(tasks: Iterable[Task]) -> list[Task]:
     """Tasks of different keys, the first of each."""
-    return list({task.key: task for task in reversed(list(tasks))}.values())[::-1]
+    first: dict[str, Task] = {}
+    for task in tasks:
+        first.setdefault(task.key, task)
+    return list(first.values())
 
 
 class Worker:
