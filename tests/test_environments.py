@@ -71,7 +71,8 @@ def test_the_model_is_a_local_copy_or_one_of_the_hub(environment):
 
 def test_every_expert_has_the_reference_recipe(environment):
     name, context = environment
-    assert context.params["noise"].caption_dropout == 0.2
+    noise = context.params["noise"]
+    assert (noise.draws, noise.caption_dropout) == (4, 0.2)
     expected = REFERENCE | (SDXL if name == "sdxl" else {})
     for expert in EXPERTS:
         parameters = context.params[expert]["expert_training"]
