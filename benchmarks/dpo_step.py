@@ -166,7 +166,7 @@ def main() -> None:
         "model | pixels | precision | pairs | recipe | speed-up | times fewer operations | "
         "peak against reference | losses differ by | pairs/s | peak GiB | TFLOP per pair | "
         "UNet TFLOP/s (of the device's rate) | caches, s per pair, once",
-        [row for setting in settings for row in rows(setting)],
+        (row for setting in settings for row in rows(setting)),
     )
 
 

@@ -204,7 +204,7 @@ def main() -> None:
         f"Sampling with an adapter, {machine()}",
         "model | pixels | steps | precision | way | speed-up | images per s | "
         "largest difference from one at once, of 255",
-        [row for setting in settings for row in rows(setting)],
+        (row for setting in settings for row in rows(setting)),
     )
 
 

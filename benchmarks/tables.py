@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
 GIB, MIB = 2**30, 2**20
 
 
-def table(title: str, header: str, rows: Sequence[Sequence[str]]) -> None:
+def table(title: str, header: str, rows: Iterable[Sequence[str]]) -> None:
     """Print a Markdown table under a title.
 
     Args:
         title: a line of text.
         header: names of the columns, with ``|`` between them.
-        rows: cells.
+        rows: cells; printed as they come.
     """
     columns = [name.strip() for name in header.split("|")]
     print(f"\n### {title}\n")
