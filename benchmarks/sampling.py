@@ -155,23 +155,25 @@ class Difference(NamedTuple):
         levels: largest difference of a value, of 255.
         values: share of values that differ.
         images: number of images that differ.
+        total: of images.
     """
 
     levels: int
     values: float
     images: int
+    total: int
 
     def __str__(self) -> str:
         if not self.images:
             return "identical"
-        return f"{self.levels} ({self.values:.3%} of values, {self.images} images)"
+        return f"{self.levels} ({self.values:.3%} of values, {self.images} of {self.total} images)"
 
 
 def difference(images: np.ndarray, others: np.ndarray) -> Difference:
     """Of uint8 ``[N, H, W, 3]``."""
     gap = np.abs(images.astype(int) - others)
     touched = gap.reshape(len(gap), -1).any(axis=1)
-    return Difference(int(gap.max()), float((gap > 0).mean()), int(touched.sum()))
+    return Difference(int(gap.max()), float((gap > 0).mean()), int(touched.sum()), len(gap))
 
 
 def rows(setting: Setting) -> list[list[str]]:

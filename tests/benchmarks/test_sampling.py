@@ -31,7 +31,7 @@ def test_differences_count_values_and_images():
     images = np.full((2, 2, 2, 3), 250, np.uint8)
     others = images.copy()
     others[1, 0, 0] = 255, 249, 250
-    assert difference(images, others) == Difference(levels=5, values=2 / 24, images=1)
+    assert difference(images, others) == Difference(levels=5, values=2 / 24, images=1, total=2)
     assert str(difference(images, images)) == "identical"
 
 
