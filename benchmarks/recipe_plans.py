@@ -117,27 +117,20 @@ SWEEPS: dict[str, list[Recipe]] = {
         *variations("redirection", "redirection_weight", 0.0, 3.0, 30.0),
         Recipe("no DPO", {"preference_weight": 0.0}),
     ],
-    "supervised": [
-        STANDARD,
-        *variations(
-            "no redirection, winner anchor",
-            "supervised_weight",
-            0.0,
-            5.0,
-            20.0,
-            redirection_weight=0.0,
-        ),
-        *variations("winner anchor", "supervised_weight", 5.0),
-    ],
-    "beta": [STANDARD, *variations("β", "beta", 5.0, 500.0, 5000.0)],
     "data": [
         STANDARD,
         *variations("two names, pairs of a concept:", "pairs.per_concept", 6, 12, 48),
-        *variations(
-            "one name, pairs of a concept:", "pairs.per_concept", 12, 24, **{"pairs.names": 1}
-        ),
+        *variations("one name, pairs of a concept:", "pairs.per_concept", 24, **{"pairs.names": 1}),
     ],
+    "beta": [STANDARD, *variations("β", "beta", 5.0, 500.0)],
     "steps": [STANDARD, *variations("steps", "steps", 65, 260)],
+    "supervised": [
+        STANDARD,
+        *variations(
+            "no redirection, winner anchor", "supervised_weight", 0.0, 10.0, redirection_weight=0.0
+        ),
+        *variations("redirection 10, winner anchor", "supervised_weight", 5.0),
+    ],
     "paper": [
         UNTRAINED,
         paper(50.0, 6e-3),

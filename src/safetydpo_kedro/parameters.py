@@ -28,7 +28,7 @@ class SamplingParameters(Strict):
     resolution: int | None = Field(
         None, gt=0, multiple_of=8, description="side of the image in pixels; None: the model's own"
     )
-    batch_size: int = Field(4, gt=0, description="images drawn at once; changes them by rounding alone")
+    batch_size: int = Field(4, gt=0, description="images drawn at once; changes them by rounding")
 
 
 Language = Literal["any", "en", "de", "es", "fr", "it", "pt", "el", "ru", "zh", "ja", "ko"]
