@@ -18,16 +18,9 @@ from safetydpo_kedro.parameters import (
 from safetydpo_kedro.preference.objective import Objective
 from safetydpo_kedro.preference.reference_scores import score_pairs
 
+from .test_trainer import PARAMETERS, changed
+
 NOISE = NoiseParameters(seed=3, draws=2, caption_dropout=0.3)
-PARAMETERS = ExpertTrainingParameters(
-    seed=3,
-    lora=LoraParameters(rank=2, target_modules=["to_k", "to_v"]),
-    beta=100.0,
-    redirection_weight=1.0,
-    supervised_weight=0.5,
-    preservation=PreservationParameters(weight=1.0, rows=3),
-    batch_size=4,
-)
 
 
 @pytest.fixture
@@ -38,10 +31,6 @@ def weights(model):
             for weight in weights:
                 weight.add_(0.02)
         yield weights
-
-
-def changed(**update):
-    return PARAMETERS.model_copy(update=update)
 
 
 def gradient(objective, weights, parts, step=0):

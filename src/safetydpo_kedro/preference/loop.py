@@ -118,7 +118,7 @@ class Loop:
         """
         started = time.perf_counter()
         p, processes = self.parameters, self.processes
-        each = -(-p.batch_size // processes.count)
+        each = p.batch_size // processes.count  # a multiple, as the parameters are checked
         forwards = -(-each // (p.micro_batch_size or each))
         parts = self.objective.parts(step, processes.count * forwards)
         sums: Tensor | None = None
