@@ -30,7 +30,8 @@ from benchmarks.models import PICTOGRAMS, load_pipeline, silence
 from benchmarks.tables import machine, name_of, table
 from benchmarks.timing import Timed, in_turns, speedup, timed
 from safetydpo_kedro.diffusion.adapters import fused
-from safetydpo_kedro.diffusion.lora import LoraAdapter, random_adapter, save_adapter
+from safetydpo_kedro.diffusion.lora import LoraAdapter, random_adapter
+from safetydpo_kedro.diffusion.lora_files import save_adapter
 from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.parameters import LoraParameters, SamplingParameters

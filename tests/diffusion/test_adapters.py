@@ -12,13 +12,8 @@ from safetydpo_kedro.diffusion.adapters import (
     reference,
     trainable_adapter,
 )
-from safetydpo_kedro.diffusion.lora import (
-    LoraAdapter,
-    LoraLayer,
-    load_adapter,
-    random_adapter,
-    save_adapter,
-)
+from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer, random_adapter
+from safetydpo_kedro.diffusion.lora_files import load_adapter, save_adapter
 from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.parameters import LoraParameters, SamplingParameters
 

@@ -19,7 +19,8 @@ from benchmarks.architectures import (
 from safetydpo_kedro.diffusion.adapters import fuse, fused, trainable_adapter
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.kohya import save_kohya
-from safetydpo_kedro.diffusion.lora import random_adapter, save_adapter
+from safetydpo_kedro.diffusion.lora import random_adapter
+from safetydpo_kedro.diffusion.lora_files import save_adapter
 from safetydpo_kedro.diffusion.registry import diffusion_model, register
 from safetydpo_kedro.parameters import (
     ExpertTrainingParameters,

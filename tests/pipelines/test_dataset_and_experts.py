@@ -13,7 +13,7 @@ from datasets import load_dataset
 from kedro.runner import SequentialRunner
 from PIL import Image
 
-from safetydpo_kedro.diffusion.lora import save_adapter
+from safetydpo_kedro.diffusion.lora_files import save_adapter
 from safetydpo_kedro.images import decode_images
 from safetydpo_kedro.pictograms.grammar import concept_table, neutral_prompt_table
 from safetydpo_kedro.pipelines.dataset_generation import create_pipeline as dataset_generation

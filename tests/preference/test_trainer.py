@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from safetydpo_kedro.checkpoints import ChangedIdentityError
-from safetydpo_kedro.diffusion.lora import random_adapter, save_adapter
+from safetydpo_kedro.diffusion.lora import random_adapter
+from safetydpo_kedro.diffusion.lora_files import save_adapter
 from safetydpo_kedro.parameters import (
     CheckpointParameters,
     ExpertTrainingParameters,

@@ -59,7 +59,7 @@ class LoraAdapterDataset(AbstractDataset["LoraAdapter", "LoraAdapter"]):
                 f"{self._filepath} is an export for other programs; load the adapter that it was "
                 f"made from"
             )
-        from safetydpo_kedro.diffusion.lora import load_adapter
+        from safetydpo_kedro.diffusion.lora_files import load_adapter
 
         return load_adapter(self._filepath)
 
@@ -68,7 +68,7 @@ class LoraAdapterDataset(AbstractDataset["LoraAdapter", "LoraAdapter"]):
         if self._key_format == "kohya":
             from safetydpo_kedro.diffusion.kohya import save_kohya as save
         else:
-            from safetydpo_kedro.diffusion.lora import save_adapter as save
+            from safetydpo_kedro.diffusion.lora_files import save_adapter as save
         save(data, self._filepath)
 
     def _exists(self) -> bool:

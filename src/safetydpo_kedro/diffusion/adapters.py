@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
-from safetydpo_kedro.diffusion.lora import LoraAdapter, adapter_from_state_dict
+from safetydpo_kedro.diffusion.lora import LoraAdapter
+from safetydpo_kedro.diffusion.lora_keys import adapter_from_state_dict
 from safetydpo_kedro.parameters import LoraParameters
 
 ADAPTER = "safety"
@@ -28,7 +31,8 @@ def trainable_adapter(
     ``frozen_a_seed`` A comes from that seed and only B requires gradients and is yielded.
 
     Raises:
-        ValueError: no module of the UNet matches ``target_modules``.
+        ValueError: no module of the UNet matches ``target_modules``, or one that does is neither
+            linear nor a plain 2-D convolution.
     """
     alpha = parameters.rank if parameters.alpha is None else parameters.alpha
     config = LoraConfig(
@@ -37,6 +41,7 @@ def trainable_adapter(
         init_lora_weights="gaussian",
         target_modules=list(parameters.target_modules),
     )
+    _refuse_other_layers(unet, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed if parameters.frozen_a_seed is None else parameters.frozen_a_seed)
         unet.add_adapter(config, adapter_name=ADAPTER)
@@ -139,16 +144,19 @@ def _add(
     """Change the weights, and note in ``originals`` what each was before."""
     for name, layer in adapter.layers.items():
         weight = _weight(unet, name)
-        delta = layer.delta()
-        if delta.shape != weight.shape:
+        if layer.weight_shape != weight.shape:
             raise ValueError(
-                f"adapter layer '{name}' is {tuple(delta.shape)}, the model's weight is "
+                f"adapter layer '{name}' is {layer.weight_shape}, the model's weight is "
                 f"{tuple(weight.shape)}: the adapter belongs to another model"
             )
         originals[name] = weight.data
-        weight.data = (weight.data.float() + strength * delta.to(weight.device).float()).to(
-            weight.dtype
-        )
+        # A product of half-precision factors would lose digits that the sum still has.
+        wide = {
+            "device": weight.device,
+            "dtype": torch.promote_types(weight.dtype, torch.float32),
+        }
+        delta = replace(layer, a=layer.a.to(**wide), b=layer.b.to(**wide)).weight_delta()
+        weight.data = (weight.data.to(**wide) + strength * delta).to(weight.dtype)
 
 
 def _weight(unet: nn.Module, name: str) -> nn.Parameter:
@@ -158,3 +166,25 @@ def _weight(unet: nn.Module, name: str) -> nn.Parameter:
         raise ValueError(
             f"adapter layer '{name}' is not in the model: the adapter belongs to another model"
         ) from error
+
+
+def _refuse_other_layers(unet: nn.Module, config: LoraConfig) -> None:
+    """Refuse targets whose trained LoRA is no low-rank update of the layer's weight.
+
+    PEFT trains a LoRA on any convolution, but gives it neither the dilation nor the padding mode
+    of the layer, and with groups ``B A`` is not the weight's update.
+    """
+    for name, module in unet.named_modules():
+        if not check_target_module_exists(config, name) or isinstance(module, nn.Linear):
+            continue
+        if not isinstance(module, nn.Conv2d):
+            raise ValueError(
+                f"target_modules matches '{name}', a {type(module).__name__}; only linear layers "
+                f"and 2-D convolutions can be adapted"
+            )
+        if module.groups != 1 or module.dilation != (1, 1) or module.padding_mode != "zeros":
+            raise ValueError(
+                f"target_modules matches '{name}', a convolution with groups {module.groups}, "
+                f"dilation {module.dilation} and padding mode '{module.padding_mode}'; only those "
+                f"with groups 1, dilation (1, 1) and padding mode 'zeros' can be adapted"
+            )

@@ -1,46 +1,64 @@
-"""LoRA adapters as plain factors, in memory and in the diffusers file format.
+"""LoRA adapters as plain factors in memory.
 
 PEFT injects and trains adapters; merging, fingerprinting and reporting need them as named
-matrices. :class:`LoraAdapter` is that view: module path inside the UNet → factors A and B.
+matrices. :class:`LoraAdapter` is that view: module path inside the UNet → factors A and B. Files
+are read and written by :mod:`safetydpo_kedro.diffusion.lora_files`.
 """
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
-
-from safetydpo_kedro.artifacts import write_atomically
-
-UNET_PREFIX = "unet."
 
 
 @dataclass(frozen=True)
 class LoraLayer:
-    """Low-rank update of one linear layer: ``ΔW = scale · B A``.
+    """Low-rank update of one linear layer or 2-D convolution: ``ΔW = scale · B A``.
+
+    A convolution is a linear layer on patches: its weight ``[out, in, kh, kw]``, flattened to
+    ``[out, in · kh · kw]``, multiplies what :func:`torch.nn.functional.unfold` gives. So factors
+    are matrices for both, and only ``kernel`` tells them apart.
 
     Attributes:
-        a: down projection, ``[rank, in_features]``.
+        a: down projection, ``[rank, in_features]``; of a convolution ``[rank, in · kh · kw]``.
         b: up projection, ``[out_features, rank]``.
         scale: ``alpha / rank`` (or ``alpha / sqrt(rank)`` for rsLoRA).
+        kernel: ``(kh, kw)`` of the convolution; ``None`` for a linear layer.
+
+    Raises:
+        ValueError: the factors do not multiply, or A's columns are no whole number of kernels.
+
+    Example:
+        >>> import torch
+        >>> layer = LoraLayer(torch.ones(2, 27), torch.ones(5, 2), kernel=(3, 3))
+        >>> tuple(layer.delta().shape), tuple(layer.weight_delta().shape)
+        ((5, 27), (5, 3, 3, 3))
     """
 
     a: Tensor
     b: Tensor
     scale: float = 1.0
+    kernel: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse factors that do not multiply."""
+        """Refuse factors that do not multiply, and a kernel that A does not have."""
         if self.a.ndim != 2 or self.b.ndim != 2 or self.a.shape[0] != self.b.shape[1]:
             raise ValueError(
                 f"LoRA factors must be A [rank, in] and B [out, rank] of one rank, "
                 f"got A {tuple(self.a.shape)} and B {tuple(self.b.shape)}"
+            )
+        if self.kernel is None:
+            return
+        if len(self.kernel) != 2 or min(self.kernel) < 1:
+            raise ValueError(f"kernel must be (height, width), each at least 1, got {self.kernel}")
+        if self.a.shape[1] % math.prod(self.kernel):
+            raise ValueError(
+                f"A of a convolution must be [rank, in · kh · kw], got {tuple(self.a.shape)}: "
+                f"its {self.a.shape[1]} columns are no multiple of the kernel {self.kernel}"
             )
 
     @property
@@ -48,9 +66,21 @@ class LoraLayer:
         """Inner dimension of the factorisation."""
         return self.a.shape[0]
 
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weight that ``ΔW`` is added to: ``(out, in)`` or ``(out, in, kh, kw)``."""
+        n_out, n_in = self.b.shape[0], self.a.shape[1]
+        if self.kernel is None:
+            return n_out, n_in
+        return n_out, n_in // math.prod(self.kernel), *self.kernel
+
     def delta(self) -> Tensor:
-        """Dense weight update ``ΔW``, ``[out_features, in_features]``."""
+        """Dense weight update ``ΔW`` as a matrix, ``[out_features, columns of A]``."""
         return self.scale * (self.b @ self.a)
+
+    def weight_delta(self) -> Tensor:
+        """Dense weight update ``ΔW`` in the shape of the layer's weight."""
+        return self.delta().reshape(self.weight_shape)
 
 
 @dataclass(frozen=True)
@@ -68,86 +98,28 @@ class LoraAdapter:
     def scaled(self, strength: float) -> LoraAdapter:
         """The same adapter with every ``ΔW`` multiplied by ``strength``."""
         layers = {
-            name: LoraLayer(layer.a, layer.b, layer.scale * strength)
+            name: replace(layer, scale=layer.scale * strength)
             for name, layer in self.layers.items()
         }
         return LoraAdapter(layers, self.metadata)
 
 
-def adapter_state_dict(adapter: LoraAdapter) -> dict[str, Tensor]:
-    """Factors under the keys that diffusers' ``load_lora_weights`` reads.
-
-    The scale is folded into B, so that alpha equals rank for every reader of the file and no
-    layer needs an alpha of its own.
-    """
-    state = {}
-    for name, layer in sorted(adapter.layers.items()):
-        state[f"{UNET_PREFIX}{name}.lora_A.weight"] = layer.a.contiguous()
-        state[f"{UNET_PREFIX}{name}.lora_B.weight"] = (layer.b * layer.scale).contiguous()
-    return state
-
-
-def adapter_from_state_dict(
-    state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, source: str = "LoRA"
-) -> LoraAdapter:
-    """Read factors back from diffusers (PEFT-style) keys.
-
-    Raises:
-        ValueError: a key is not a LoRA factor of the UNet, or a factor lacks its partner.
-    """
-    factors: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in state.items():
-        stem, _, kind = key.removesuffix(".weight").rpartition(".")
-        if not key.startswith(UNET_PREFIX) or kind not in {"lora_A", "lora_B"}:
-            raise ValueError(
-                f"{source}: key '{key}' is not of the form 'unet.<module>.lora_A.weight' or "
-                f"'….lora_B.weight'; convert the file with diffusers' save_lora_weights first"
-            )
-        factors.setdefault(stem.removeprefix(UNET_PREFIX), {})[kind] = tensor
-    layers = {}
-    for name, pair in factors.items():
-        if len(pair) != 2:
-            raise ValueError(f"{source}: layer '{name}' has only {sorted(pair)}, needs A and B")
-        layers[name] = LoraLayer(pair["lora_A"], pair["lora_B"])
-    return LoraAdapter(layers, dict(metadata or {}))
-
-
-def save_adapter(adapter: LoraAdapter, path: Path) -> None:
-    """Write ``adapter`` as diffusers LoRA safetensors, atomically.
-
-    The metadata goes into the header as one JSON string: safetensors writes several header
-    entries in no fixed order, and equal adapters must give equal bytes.
-    """
-    header = json.dumps(adapter.metadata, sort_keys=True)
-    state = {key: value.detach().cpu() for key, value in adapter_state_dict(adapter).items()}
-    with write_atomically(path) as temporary:
-        save_file(state, temporary, metadata={"safetydpo_kedro": header})
-
-
-def load_adapter(path: Path) -> LoraAdapter:
-    """Read a LoRA safetensors file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file holds something else than LoRA factors of a UNet.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no LoRA file at {path}: train or merge it first")
-    with safe_open(path, framework="pt") as file:
-        metadata = json.loads((file.metadata() or {}).get("safetydpo_kedro", "{}"))
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    return adapter_from_state_dict(state, metadata, source=str(path))
-
-
 def random_adapter(
-    shapes: Mapping[str, tuple[int, int]], rank: int, generator: torch.Generator
+    shapes: Mapping[str, tuple[int, ...]], rank: int, generator: torch.Generator
 ) -> LoraAdapter:
-    """Gaussian factors for layers of the given ``(out, in)`` shapes, for tests and benchmarks."""
-    layers = {
-        name: LoraLayer(
-            torch.randn(rank, n_in, generator=generator) / n_in**0.5,
+    """Gaussian factors for layers of the given weight shapes, for tests and benchmarks.
+
+    Args:
+        shapes: layer name → ``(out, in)``, or ``(out, in, kh, kw)`` of a convolution.
+        rank: rank of every layer.
+        generator: where the numbers come from.
+    """
+    layers = {}
+    for name, (n_out, n_in, *kernel) in shapes.items():
+        columns = n_in * math.prod(kernel)
+        layers[name] = LoraLayer(
+            torch.randn(rank, columns, generator=generator) / columns**0.5,
             torch.randn(n_out, rank, generator=generator) / rank**0.5,
+            kernel=tuple(kernel) or None,
         )
-        for name, (n_out, n_in) in shapes.items()
-    }
     return LoraAdapter(layers)

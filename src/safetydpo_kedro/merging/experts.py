@@ -37,17 +37,17 @@ def check_experts(experts: Mapping[str, LoraAdapter]) -> dict[str, LoraAdapter]:
                     f"expert '{expert}', layer '{name}': NaN or infinite values "
                     f"(scale {layer.scale}); train this expert again"
                 )
-            if delta_shape(layer) != delta_shape(reference):
+            if layer.weight_shape != reference.weight_shape:
                 raise ValueError(
-                    f"expert '{expert}', layer '{name}': ΔW has shape {delta_shape(layer)}, but "
-                    f"{delta_shape(reference)} in expert '{first}'; "
+                    f"expert '{expert}', layer '{name}': ΔW has shape {layer.weight_shape}, but "
+                    f"{reference.weight_shape} in expert '{first}'; "
                     f"experts must adapt the same base model"
                 )
     return ordered
 
 
 def delta_shape(layer: LoraLayer) -> tuple[int, int]:
-    """``(out_features, in_features)`` of the layer's ``ΔW``."""
+    """Shape of the layer's ``ΔW`` as a matrix; of a convolution ``(out, in · kh · kw)``."""
     return layer.b.shape[0], layer.a.shape[1]
 
 

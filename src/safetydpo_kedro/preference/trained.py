@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
-from safetydpo_kedro.diffusion.lora import LoraAdapter, load_adapter, save_adapter
+from safetydpo_kedro.diffusion.lora import LoraAdapter
+from safetydpo_kedro.diffusion.lora_files import load_adapter, save_adapter
 
 ADAPTER, HISTORY, IMAGES = "adapter.safetensors", "history.parquet", "images.safetensors"
 

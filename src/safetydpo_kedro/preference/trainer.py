@@ -20,7 +20,8 @@ from safetydpo_kedro.diffusion.adapters import (
     fused,
     trainable_adapter,
 )
-from safetydpo_kedro.diffusion.lora import LoraAdapter, adapter_state_dict
+from safetydpo_kedro.diffusion.lora import LoraAdapter
+from safetydpo_kedro.diffusion.lora_keys import adapter_state_dict
 from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.digests import tensors_digest
 from safetydpo_kedro.parameters import ExpertTrainingParameters, NoiseParameters
