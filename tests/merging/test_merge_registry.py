@@ -26,7 +26,12 @@ def test_names():
 def test_metadata_names_the_recipe(experts):
     metadata = merge("linear", experts, {"strength": 0.5}).adapter.metadata
     assert metadata["merge_strategy"] == "linear"
-    assert json.loads(metadata["merge_config"]) == {"strength": 0.5, "rank": None}
+    assert json.loads(metadata["merge_config"]) == {
+        "strength": 0.5,
+        "rank": None,
+        "weights": None,
+        "precision": "float64",
+    }
     assert json.loads(metadata["merge_experts"]) == ["hate", "sexual", "violence"]
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from safetydpo_kedro.diffusion.lora import LoraAdapter
-from safetydpo_kedro.merging.compress import MergeResult, truncate
+from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
+from safetydpo_kedro.merging.compress import (
+    MergeResult,
+    cast_layer,
+    common_dtype,
+    truncate_layer,
+)
 from safetydpo_kedro.merging.config import StrategyConfig
 from safetydpo_kedro.merging.experts import check_experts, group_by_layer
 from safetydpo_kedro.merging.profile import ActivationProfile
 
-MergeFunction = Callable[[dict[str, LoraAdapter], Any, ActivationProfile | None], LoraAdapter]
+MergedLayers = Iterator[tuple[str, LoraLayer]]
+MergeFunction = Callable[[dict[str, LoraAdapter], Any, ActivationProfile | None], MergedLayers]
 
 
 @dataclass(frozen=True)
@@ -23,8 +29,9 @@ class Strategy:
     """One way to merge.
 
     Attributes:
-        function: (experts sorted by name, configuration, profile) → merged layers, exact, at
-            strength 1; what all strategies share is done by :func:`merge`.
+        function: (experts sorted by name and weighted, configuration, profile) → name and
+            exact merged layer, one layer at a time, at strength 1. What all strategies share is
+            done by :func:`merge`, as each layer comes.
         config: class of its configuration.
         needs_profile: whether it needs an activation profile of exactly these experts.
     """
@@ -97,26 +104,58 @@ def merge(
 
     Returns:
         The adapter, in the experts' dtype, with strategy, configuration and expert names in its
-        metadata; and the relative error of each layer, zero unless ``config.rank`` cut it.
+        metadata; and the relative error of each layer: of the cut to ``config.rank_limit``, zero
+        where the exact merge has no larger rank.
 
     Raises:
-        ValueError: unknown strategy or setting, experts that do not fit together, or a profile
-            that is missing or was made of other experts.
+        ValueError: unknown strategy or setting, experts that do not fit together, weights that
+            name other experts, or a profile that is missing or was made of other experts.
     """
     config = parse_config(strategy, config or {})
     experts = check_experts(experts)
+    weights = dict.fromkeys(experts, 1.0) if config.weights is None else config.weights
+    if set(weights) != set(experts):
+        raise ValueError(
+            f"{strategy}: weights for {sorted(weights)}, but the experts are "
+            f"{sorted(experts)}; give one weight for each"
+        )
     if _STRATEGIES[strategy].needs_profile:
         _check_profile(strategy, experts, profile)
-    merged = _STRATEGIES[strategy].function(experts, config, profile).scaled(config.strength)
+    weighted = {name: adapter.scaled(weights[name]) for name, adapter in experts.items()}
+    by_layer = group_by_layer(experts)
+    layers, errors = {}, {}
+    for name, exact in _STRATEGIES[strategy].function(weighted, config, profile):
+        sources = list(by_layer[name].values())
+        layers[name], errors[name] = _finish(exact, sources, config)
     metadata = {
         "merge_strategy": strategy,
         "merge_config": json.dumps(config.model_dump(), sort_keys=True),
         "merge_experts": json.dumps(list(experts)),
     }
-    merged = LoraAdapter(merged.layers, metadata)
-    if config.rank is None:
-        return MergeResult(merged, dict.fromkeys(merged.layers, 0.0))
-    return truncate(merged, config.rank)
+    return MergeResult(LoraAdapter(layers, metadata), errors)
+
+
+def layer_by_layer(
+    experts: Mapping[str, LoraAdapter], config: StrategyConfig
+) -> Iterator[tuple[str, dict[str, LoraLayer]]]:
+    """What a strategy works through: one layer after the other, in the configured precision.
+
+    Yields:
+        Layer name, and expert name → factors of the experts that adapt it. Only the factors of
+        the current layer are held in the wider dtype.
+    """
+    for name, by_expert in group_by_layer(experts).items():
+        yield name, {expert: cast_layer(layer, config.dtype) for expert, layer in by_expert.items()}
+
+
+def _finish(
+    exact: LoraLayer, sources: list[LoraLayer], config: StrategyConfig
+) -> tuple[LoraLayer, float]:
+    """Apply strength, rank and the experts' dtype to an exact merged layer."""
+    scaled = replace(exact, scale=exact.scale * config.strength)
+    limit = config.rank_limit([layer.rank for layer in sources])
+    cut, error = truncate_layer(scaled, limit, config.dtype)
+    return cast_layer(cut, common_dtype(sources)), error
 
 
 def _check_profile(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
-from safetydpo_kedro.merging.compress import common_dtype, stack
+from safetydpo_kedro.merging.compress import build_layer, stack
 from safetydpo_kedro.merging.config import StrategyConfig
-from safetydpo_kedro.merging.experts import group_by_layer
 from safetydpo_kedro.merging.ownership import OwnershipConfig, unit_weights
 from safetydpo_kedro.merging.profile import ActivationProfile
-from safetydpo_kedro.merging.registry import register
+from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 
 
 class CoMergeConfig(StrategyConfig, OwnershipConfig):
@@ -32,7 +30,7 @@ class CoMergeConfig(StrategyConfig, OwnershipConfig):
 @register("co_merge", CoMergeConfig, needs_profile=True)
 def co_merge(
     experts: dict[str, LoraAdapter], config: CoMergeConfig, profile: ActivationProfile
-) -> LoraAdapter:
+) -> MergedLayers:
     """``ΔW = Σ_e diag(w_e) ΔW_e`` with ``w_e`` the indicator of the rows that expert e owns.
 
     "We obtain the merged weights from multiple experts by merging only the most active weights
@@ -40,15 +38,13 @@ def co_merge(
     """
     rows = unit_weights(profile.output, config)
     inner = unit_weights(profile.inner, config) if config.granularity == "factor_row" else {}
-    merged = {}
-    for name, layers in group_by_layer(experts).items():
+    for name, layers in layer_by_layer(experts, config):
         present = [profile.experts.index(expert) for expert in layers]
         factors = list(layers.values())
         if config.granularity == "delta_row":
-            merged[name] = stack(factors, list(rows[name][present]))
+            yield name, stack(factors, list(rows[name][present]))
         else:
-            merged[name] = select_factor_rows(factors, inner[name][present], rows[name][present])
-    return LoraAdapter(merged)
+            yield name, select_factor_rows(factors, inner[name][present], rows[name][present])
 
 
 def select_factor_rows(
@@ -57,7 +53,7 @@ def select_factor_rows(
     """Merge rows of A and rows of B separately, at the largest rank of the experts.
 
     Args:
-        layers: factors of E experts; lower ranks are filled up with zeros.
+        layers: factors of E experts, of one dtype; lower ranks are filled up with zeros.
         inner_weights: ``[E, rank]``, weights of the rows of A.
         output_weights: ``[E, out]``, weights of the rows of B.
 
@@ -65,10 +61,9 @@ def select_factor_rows(
         ``A = Σ_e diag(v_e) A_e`` and ``B = Σ_e diag(w_e) s_e B_e``, scale 1.
     """
     rank = inner_weights.shape[1]
-    a = torch.zeros(rank, layers[0].a.shape[1], dtype=torch.float64, device=layers[0].a.device)
-    b = torch.zeros(layers[0].b.shape[0], rank, dtype=torch.float64, device=layers[0].b.device)
+    a = layers[0].a.new_zeros(rank, layers[0].a.shape[1])
+    b = layers[0].b.new_zeros(layers[0].b.shape[0], rank)
     for layer, inner, output in zip(layers, inner_weights, output_weights, strict=True):
-        a[: layer.rank] += inner[: layer.rank, None].to(a.device) * layer.a.double()
-        b[:, : layer.rank] += output[:, None].to(b.device) * layer.scale * layer.b.double()
-    dtype = common_dtype(layers)
-    return LoraLayer(a.to(dtype), b.to(dtype))
+        a[: layer.rank] += inner[: layer.rank, None].to(a) * layer.a
+        b[:, : layer.rank] += output[:, None].to(b) * layer.scale * layer.b
+    return build_layer(a, b, like=layers[0])

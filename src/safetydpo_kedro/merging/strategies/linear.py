@@ -5,27 +5,21 @@ from __future__ import annotations
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.merging.compress import stack
 from safetydpo_kedro.merging.config import StrategyConfig
-from safetydpo_kedro.merging.experts import group_by_layer
 from safetydpo_kedro.merging.profile import ActivationProfile
-from safetydpo_kedro.merging.registry import register
+from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 
 
 class LinearConfig(StrategyConfig):
-    """Nothing to set beyond strength and rank."""
+    """Nothing to set beyond what all strategies share."""
 
 
 @register("linear", LinearConfig)
 def linear(
     experts: dict[str, LoraAdapter], config: LinearConfig, profile: ActivationProfile | None
-) -> LoraAdapter:
+) -> MergedLayers:
     """``ΔW = 1/E Σ_e ΔW_e``: the mean of products, not the product of mean factors.
 
     An expert that does not adapt a layer counts there with ``ΔW_e = 0``.
     """
-    weight = 1 / len(experts)
-    return LoraAdapter(
-        {
-            name: stack(list(layers.values()), [weight] * len(layers))
-            for name, layers in group_by_layer(experts).items()
-        }
-    )
+    for name, layers in layer_by_layer(experts, config):
+        yield name, stack(list(layers.values()), [1 / len(experts)] * len(layers))
