@@ -1,0 +1,66 @@
+"""KnOTS (Stoica et al., 2025): merge the experts in a basis that they share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
+from safetydpo_kedro.merging.compress import build_layer
+from safetydpo_kedro.merging.config import DensityConfig
+from safetydpo_kedro.merging.core import core_space, significant
+from safetydpo_kedro.merging.entries import Election, disjoint_mean, trim
+from safetydpo_kedro.merging.profile import ActivationProfile
+from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
+
+
+class KnotsConfig(DensityConfig):
+    """How the experts' parts are merged in the shared basis.
+
+    Attributes:
+        inner: ``ties``, the paper's KnOTS-TIES; or ``mean``, which is the mean of ``ΔW``
+            whatever the basis, and so equal to ``linear``.
+        density: share of entries of its ``V_e`` that each expert keeps; for ``ties`` only.
+        election: as in ``ties``; for ``ties`` only.
+    """
+
+    inner: Literal["ties", "mean"] = "ties"
+    density: float = Field(default=0.2, gt=0, le=1)
+    election: Election = "total"
+
+
+@register("knots", KnotsConfig)
+def knots(
+    experts: dict[str, LoraAdapter], config: KnotsConfig, profile: ActivationProfile | None
+) -> MergedLayers:
+    """``[ΔW_1 … ΔW_E] = U S [V_1ᵀ … V_Eᵀ]``, then ``ΔW = U S merge(V_1, …, V_E)ᵀ``.
+
+    Section 4 of "Model Merging with SVD to Tie the KnOTS". The rank is that of the
+    concatenation, at most ``Σ_e r_e``, so the result is exact there. An expert that does not
+    adapt a layer has ``V_e = 0``.
+    """
+    for name, layers in layer_by_layer(experts, config):
+        yield name, merge_aligned(list(layers.values()), config, len(experts))
+
+
+def merge_aligned(layers: list[LoraLayer], config: KnotsConfig, count: int) -> LoraLayer:
+    """Merge the ``V_e`` of one layer, ``[k, in]`` each.
+
+    The SVD is that of the cores side by side, ``[C_1 … C_E] = U' S [V'_1ᵀ … V'_Eᵀ]``, with
+    ``U = Q_b U'`` and ``V_eᵀ = V'_eᵀ Q_aᵀ``; the entries that TIES looks at are those of the
+    full ``V_e``. Directions without weight have arbitrary ``V_e`` and are left out.
+    """
+    space = core_space(layers)
+    u, s, vt = torch.linalg.svd(torch.cat(list(space.cores), dim=1), full_matrices=False)
+    kept = significant(s, max(u.shape[0], vt.shape[1]))
+    kept[0] = True  # of a layer that is zero everywhere, keep one direction
+    width = space.q_a.shape[1]
+    parts = [part @ space.q_a.T for part in vt[kept].split(width, dim=1)]
+    if config.inner == "mean":
+        merged = sum(parts[1:], start=parts[0]) / count
+    else:
+        trimmed = [trim(part, config.density) for part in parts]
+        merged = disjoint_mean(trimmed, config.election)
+    return build_layer(merged, space.q_b @ (u[:, kept] * s[kept]), like=layers[0])

@@ -1,0 +1,32 @@
+"""The sum of the experts' largest entries."""
+
+from __future__ import annotations
+
+from safetydpo_kedro.diffusion.lora import LoraAdapter
+from safetydpo_kedro.merging.compress import from_matrix
+from safetydpo_kedro.merging.config import DensityConfig
+from safetydpo_kedro.merging.entries import trim
+from safetydpo_kedro.merging.profile import ActivationProfile
+from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
+
+
+class MagnitudePruneConfig(DensityConfig):
+    """``density`` is the share of entries that each expert keeps in each layer."""
+
+
+@register("magnitude_prune", MagnitudePruneConfig)
+def magnitude_prune(
+    experts: dict[str, LoraAdapter],
+    config: MagnitudePruneConfig,
+    profile: ActivationProfile | None,
+) -> MergedLayers:
+    """``ΔW = Σ_e trim(ΔW_e)``: as PEFT's ``magnitude_prune_svd``, on entries of ``ΔW``.
+
+    PEFT's ``magnitude_prune``, without ``_svd``, prunes A and B and adds them up apart.
+    """
+    for name, layers in layer_by_layer(experts, config):
+        first, *others = layers.values()
+        merged = trim(first.delta(), config.density)
+        for layer in others:
+            merged += trim(layer.delta(), config.density)
+        yield name, from_matrix(merged, like=first)
