@@ -58,6 +58,12 @@ def from_kohya(
     Raises:
         ValueError: the names of the layers cannot be told without the UNet, or not at all.
     """
+    foreign = [key for key in state if not key.startswith(KOHYA_PREFIX)]
+    if foreign:
+        raise ValueError(
+            f"{source}: key '{foreign[0]}' is not of Kohya's form '{KOHYA_PREFIX}…', as others in "
+            f"the file are; save the LoRA in one format"
+        )
     unknown = [key for key in state if key.removeprefix(KOHYA_PREFIX).startswith(STABILITY_BLOCKS)]
     if unknown:
         raise ValueError(
@@ -75,8 +81,8 @@ def from_kohya(
     pairs = [key for key in state if key.endswith(".lora_down.weight")]
     if len(factors) != 2 * len(pairs):  # two of Kohya's layers came to one name
         raise ValueError(
-            f"{source}: {len(pairs)} layers have only {len(factors) // 2} different names in "
-            f"diffusers; {CONVERSION}"
+            f"{source}: diffusers gives these {len(pairs)} layers only {len(factors) // 2} names, "
+            f"so some would be lost; save the LoRA under diffusers' keys where it was made"
         )
     return factors, _scales(factors, alphas or {})
 
