@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import weakref
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -14,13 +16,28 @@ from safetydpo_kedro.merging import (
     merge,
     parse_config,
     register,
+    registry,
 )
+from safetydpo_kedro.merging.compress import stack
+from safetydpo_kedro.merging.registry import layer_by_layer
 
 from .small_experts import make_experts, record_profile
 
 
+@contextmanager
+def registered(name, function):
+    """A strategy that exists for a moment."""
+    register(name, StrategyConfig)(function)
+    try:
+        yield
+    finally:
+        del registry._STRATEGIES[name]
+
+
 def test_names():
-    assert {"co_merge", "linear", "task_arithmetic"} <= set(available_strategies())
+    names = {"cat", "co_merge", "dare_linear", "dare_ties", "iso_c", "knots", "linear"}
+    names |= {"linear_factors", "magnitude_prune", "svd", "task_arithmetic", "ties", "tsv"}
+    assert names <= set(available_strategies())
 
 
 def test_metadata_names_the_recipe(experts):
@@ -46,6 +63,27 @@ def test_configuration_errors(experts):
         parse_config("linear", {"rank": 0})
     config = parse_config("co_merge", {"strength": 1.5})
     assert parse_config("co_merge", config) is config
+
+
+def test_a_strategy_computes_in_the_precision_and_is_consumed_layer_by_layer(experts):
+    """A layer is finished before the next one is asked for."""
+    events, previous = [], None
+
+    def watch(experts, config, profile):
+        nonlocal previous
+        for name, layers in layer_by_layer(experts, config):
+            is_finished = previous is None or previous() is None
+            events.append((name, {layer.a.dtype for layer in layers.values()}, is_finished))
+            stacked = stack(list(layers.values()), [1.0] * len(layers))
+            previous = weakref.ref(stacked)
+            layer_of = [stacked]
+            del stacked
+            yield name, layer_of.pop()
+
+    with registered("watch", watch):
+        merge("watch", experts, {"precision": "float32", "strength": 0.5})
+    float32 = {torch.float32}
+    assert events == [("block.to_out.0", float32, True), ("block.to_q", float32, True)]
 
 
 def test_profile_errors(experts):

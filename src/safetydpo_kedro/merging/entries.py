@@ -6,7 +6,8 @@ one layer at a time, one float per entry and expert.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -49,6 +50,11 @@ def drop_and_rescale(delta: Tensor, density: float, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     kept = torch.rand(delta.shape, generator=generator, dtype=torch.float64) < density
     return torch.where(kept.to(delta.device), delta / density, 0)
+
+
+def add_up(deltas: Iterable[Tensor]) -> Tensor:
+    """Sum of tensors of one shape, of which only one waits at a time; the first is overwritten."""
+    return reduce(Tensor.add_, deltas)
 
 
 def disjoint_mean(deltas: Sequence[Tensor], election: Election) -> Tensor:

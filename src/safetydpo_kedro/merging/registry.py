@@ -127,6 +127,7 @@ def merge(
     for name, exact in _STRATEGIES[strategy].function(weighted, config, profile):
         sources = list(by_layer[name].values())
         layers[name], errors[name] = _finish(exact, sources, config)
+        del exact  # it may be dense, and must not wait while the next one is made
     metadata = {
         "merge_strategy": strategy,
         "merge_config": json.dumps(config.model_dump(), sort_keys=True),

@@ -9,7 +9,7 @@ from torch import Tensor
 from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
 from safetydpo_kedro.merging.compress import from_matrix
 from safetydpo_kedro.merging.config import DensityConfig
-from safetydpo_kedro.merging.entries import drop_and_rescale
+from safetydpo_kedro.merging.entries import add_up, drop_and_rescale
 from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 from safetydpo_kedro.preference.noise import key
@@ -36,10 +36,8 @@ def dare_linear(
     As PEFT's ``dare_linear_svd``; PEFT's ``dare_linear`` drops in A and B apart.
     """
     for name, layers in layer_by_layer(experts, config):
-        first, *others = dropped(name, layers, config)
-        for delta in others:
-            first += delta
-        yield name, from_matrix(first, like=next(iter(layers.values())))
+        like = next(iter(layers.values()))
+        yield name, from_matrix(add_up(dropped(name, layers, config)), like=like)
 
 
 def dropped(

@@ -31,5 +31,6 @@ def dare_ties(
     in an entry, so the rescaling makes this merge act harder the lower the density.
     """
     for name, layers in layer_by_layer(experts, config):
-        merged = disjoint_mean(list(dropped(name, layers, config)), config.election)
-        yield name, from_matrix(merged, like=next(iter(layers.values())))
+        like = next(iter(layers.values()))
+        deltas = dropped(name, layers, config)
+        yield name, from_matrix(disjoint_mean(list(deltas), config.election), like)

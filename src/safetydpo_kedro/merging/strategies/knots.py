@@ -50,17 +50,22 @@ def merge_aligned(layers: list[LoraLayer], config: KnotsConfig, count: int) -> L
 
     The SVD is that of the cores side by side, ``[C_1 … C_E] = U' S [V'_1ᵀ … V'_Eᵀ]``, with
     ``U = Q_b U'`` and ``V_eᵀ = V'_eᵀ Q_aᵀ``; the entries that TIES looks at are those of the
-    full ``V_e``. Directions without weight have arbitrary ``V_e`` and are left out.
+    full ``V_e``. What is only rounding must not vote: directions without weight are left out,
+    and so is an expert's part in a direction in which it has none.
     """
     space = core_space(layers)
     u, s, vt = torch.linalg.svd(torch.cat(list(space.cores), dim=1), full_matrices=False)
-    kept = significant(s, max(u.shape[0], vt.shape[1]))
+    size = max(len(space.q_b), len(layers) * len(space.q_a))  # of the dense concatenation
+    kept = significant(s, size)
     kept[0] = True  # of a layer that is zero everywhere, keep one direction
-    width = space.q_a.shape[1]
-    parts = [part @ space.q_a.T for part in vt[kept].split(width, dim=1)]
+    u, s, vt = u[:, kept], s[kept], vt[kept]
+    parts = []
+    for part in vt.split(space.q_a.shape[1], dim=1):
+        real = s * part.norm(dim=1) > size * torch.finfo(s.dtype).eps * s[0]
+        parts.append((real[:, None] * part) @ space.q_a.T)
     if config.inner == "mean":
         merged = sum(parts[1:], start=parts[0]) / count
     else:
         trimmed = [trim(part, config.density) for part in parts]
         merged = disjoint_mean(trimmed, config.election)
-    return build_layer(merged, space.q_b @ (u[:, kept] * s[kept]), like=layers[0])
+    return build_layer(merged, space.q_b @ (u * s), like=layers[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.merging.compress import from_matrix
 from safetydpo_kedro.merging.config import DensityConfig
-from safetydpo_kedro.merging.entries import trim
+from safetydpo_kedro.merging.entries import add_up, trim
 from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 
@@ -25,8 +25,5 @@ def magnitude_prune(
     PEFT's ``magnitude_prune``, without ``_svd``, prunes A and B and adds them up apart.
     """
     for name, layers in layer_by_layer(experts, config):
-        first, *others = layers.values()
-        merged = trim(first.delta(), config.density)
-        for layer in others:
-            merged += trim(layer.delta(), config.density)
-        yield name, from_matrix(merged, like=first)
+        trimmed = (trim(layer.delta(), config.density) for layer in layers.values())
+        yield name, from_matrix(add_up(trimmed), like=next(iter(layers.values())))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from safetydpo_kedro.diffusion.lora import LoraAdapter
+from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
 from safetydpo_kedro.merging.compress import from_matrix
 from safetydpo_kedro.merging.config import DensityConfig
 from safetydpo_kedro.merging.entries import Election, disjoint_mean, trim
@@ -37,6 +37,10 @@ def ties(
     weights, so the two differ where weights do. PEFT's ``ties`` works on A and B apart.
     """
     for name, layers in layer_by_layer(experts, config):
-        trimmed = [trim(layer.delta(), config.density) for layer in layers.values()]
-        merged = disjoint_mean(trimmed, config.election)
-        yield name, from_matrix(merged, like=next(iter(layers.values())))
+        yield name, merge_layer(list(layers.values()), config)
+
+
+def merge_layer(layers: list[LoraLayer], config: TiesConfig) -> LoraLayer:
+    """TIES of one layer; all its dense updates are held at once."""
+    trimmed = [trim(layer.delta(), config.density) for layer in layers]
+    return from_matrix(disjoint_mean(trimmed, config.election), like=layers[0])
