@@ -192,3 +192,22 @@ def test_iso_c():
         u, s, vt = torch.linalg.svd(sum(dense_experts(experts, layer)), full_matrices=False)
         expected = s[:3].mean() * u[:, :3] @ vt[:3]
         torch.testing.assert_close(dense(merged, layer), expected)
+
+
+def test_vectors_without_weight_take_no_room_in_tsv(experts):
+    weights = {"hate": 1, "sexual": 0, "violence": 1}
+    with_zero = merge("tsv", experts, {"kept": 1.0, "weights": weights}).adapter
+    two = {name: experts[name] for name in ("hate", "violence")}
+    without = merge("tsv", two, {"kept": 1.0}).adapter
+    for layer in SHAPES:
+        torch.testing.assert_close(dense(with_zero, layer), dense(without, layer))
+
+
+def test_vectors_without_weight_are_not_counted_in_knots():
+    """Equal experts of rank 1: one direction, of whose entries each keeps half."""
+    (expert,) = make_experts({"a": 1}).values()
+    merged = merge("knots", {"a": expert, "b": expert}, {"density": 0.5}).adapter
+    for layer in SHAPES:
+        delta = dense(expert, layer)
+        expected = torch.stack([trimmed(row, 0.5) for row in delta])
+        torch.testing.assert_close(dense(merged, layer), expected)

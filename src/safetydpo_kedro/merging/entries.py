@@ -77,7 +77,7 @@ def disjoint_mean(deltas: Sequence[Tensor], election: Election) -> Tensor:
     elected = sum(signed[1:], start=signed[0]).sign()
     total, count = torch.zeros_like(elected), torch.zeros_like(elected)
     for delta in deltas:
-        agrees = (delta.sign() == elected) & (delta != 0)
+        agrees = delta.sign() == elected
         total += torch.where(agrees, delta, 0)
         count += agrees
     return total / count.clamp(min=1)
