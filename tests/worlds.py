@@ -23,6 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from safetydpo_kedro.config_loader import ExpertConfigLoader
 from safetydpo_kedro.diffusion.lora import LoraAdapter, random_adapter
+from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.images import encode_images
 from safetydpo_kedro.pictograms.captions import all_captions
 from safetydpo_kedro.pictograms.grammar import (
@@ -31,6 +32,7 @@ from safetydpo_kedro.pictograms.grammar import (
     neutral_prompt_table,
 )
 from safetydpo_kedro.pictograms.tokenizer import train_tokenizer
+from safetydpo_kedro.preference.latents import LatentImages, LatentPairs
 from safetydpo_kedro.prompts.writer import pairs_table
 from safetydpo_kedro.settings import CONFIG_LOADER_ARGS
 
@@ -190,3 +192,18 @@ def add_parameters(catalog: DataCatalog, parameters: dict[str, Any], **pipelines
 
     for name, value in typed.items():
         add(name, value)
+
+
+def random_cache(model: DiffusionModel, pairs: pd.DataFrame) -> LatentPairs:
+    """A latent cache of random images."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, len(pairs), LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
+    winner, loser = torch.randn(shape, generator=generator)
+    std = torch.full_like(winner, 0.1)
+    return LatentPairs(
+        winners=LatentImages(winner, std),
+        losers=LatentImages(loser, std.clone()),
+        unsafe=model.encode_prompts(list(pairs["unsafe_prompt"])),
+        safe=model.encode_prompts(list(pairs["safe_prompt"])),
+        ids=torch.arange(len(pairs)),
+    )

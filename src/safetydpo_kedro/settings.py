@@ -19,8 +19,13 @@ CATEGORIES = (
 )
 ALL_SINGLE = "all_single"
 EXPERTS = (*CATEGORIES, ALL_SINGLE)
-MERGES = ("linear", "co_merge")
+MERGES = ("linear", "co_merge", "fitted_co_merge")
 VARIANTS = ("base", *EXPERTS, *MERGES)
+
+# What the pipeline `ablations` varies; parameters say what each name stands for.
+ABLATION_SEEDS = ("a", "b", "c")
+ABLATION_EXPERTS = ("standard", "loud", "shared_a")
+ABLATION_JOINT = ("all_single", "all_single_equal")
 
 HOOKS = (ParameterHooks(), FreshnessHooks(), SummaryHooks(), TrackingHooks())
 

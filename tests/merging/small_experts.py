@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer, random_adapter
-from safetydpo_kedro.merging import ActivationProfile, ActivationRecorder
+from safetydpo_kedro.merging import ActivationProfile, ActivationRecorder, FittedWeights
+from safetydpo_kedro.merging.experts import check_experts, delta_shape, group_by_layer
 
 SHAPES = {"block.to_q": (6, 4), "block.to_out.0": (4, 6)}
 
@@ -54,3 +55,17 @@ def record_profile(experts: Mapping[str, LoraAdapter], seed: int = 0) -> Activat
     with ActivationRecorder(unet, experts) as recorder:
         unet["block"](torch.randn(4, 3, 4, dtype=torch.float64))
     return recorder.profile()
+
+
+def plain_weights(experts: Mapping[str, LoraAdapter]) -> FittedWeights:
+    """Weights of one for every row and column: the plain sum."""
+    experts = check_experts(experts)
+    shapes = {
+        name: delta_shape(next(iter(layers.values())))
+        for name, layers in group_by_layer(experts).items()
+    }
+    return FittedWeights(
+        tuple(experts),
+        {name: torch.ones(len(experts), n_out) for name, (n_out, _) in shapes.items()},
+        {name: torch.ones(len(experts), n_in) for name, (_, n_in) in shapes.items()},
+    )

@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from safetydpo_kedro import merging
 from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer, random_adapter
-from safetydpo_kedro.merging import available_strategies, merge
+from safetydpo_kedro.merging import available_strategies
 
-from .small_experts import SHAPES, dense, make_experts, record_profile
+from .small_experts import SHAPES, dense, make_experts, plain_weights, record_profile
 
 STRATEGIES = available_strategies()
 KEEP_ALL = {"density": 1.0}
@@ -21,6 +22,11 @@ FACTOR = st.floats(0.1, 10) | st.floats(-10, -0.1)
 
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 few = settings(deadline=None, max_examples=10)
+
+
+def merge(strategy, experts, config=None, profile=None):
+    """Merge; fitted weights are what fitting starts from."""
+    return merging.merge(strategy, experts, config, profile, plain_weights(experts))
 
 
 def keep_all(strategy):
@@ -102,7 +108,7 @@ def disjoint_experts(seed, owner, both_sides=False):
     return experts
 
 
-ADDS_UP = sorted(DENSITY | {"cat", "co_merge", "task_arithmetic"})
+ADDS_UP = sorted(DENSITY | {"cat", "co_merge", "fitted_co_merge", "task_arithmetic"})
 OWNER = st.lists(st.integers(0, 2), min_size=6, max_size=6)
 
 

@@ -61,7 +61,7 @@ def test_every_expert_starts_at_ln_2_and_is_merged(project):
         history = catalog.load(f"{expert}_training_history")
         # The reference was scored in other batches, and β = 5000 shows their rounding.
         assert history["loss"][0] == pytest.approx(np.log(2), abs=1e-3)
-    merged = catalog.load("co_merge")
+    merged = catalog.load("fitted_co_merge")
     assert json.loads(merged.metadata["merge_experts"]) == sorted(CATEGORIES)
 
 
@@ -77,13 +77,15 @@ def test_the_merged_lora_is_a_file_for_stock_diffusers_and_the_fused_pipeline_ne
     family, folder, catalog = project
     artifacts = folder / "data" / family
     stock = random_pipeline(family, tiny=True)
-    stock.load_lora_weights(artifacts / "06_models/merges", weight_name="co_merge.safetensors")
+    stock.load_lora_weights(
+        artifacts / "06_models/merges", weight_name="fitted_co_merge.safetensors"
+    )
     assert stock.get_active_adapters()
     stock = random_pipeline(family, tiny=True)
     stock.load_lora_weights(
-        artifacts / "06_models/export", weight_name="co_merge_kohya.safetensors"
+        artifacts / "06_models/export", weight_name="fitted_co_merge_kohya.safetensors"
     )
     fused = catalog.load("aligned_pipeline").unet.state_dict()
     base = catalog.load("base_model").unet.state_dict()
     changed = {name for name, weight in base.items() if (weight != fused[name]).any()}
-    assert changed == {f"{name}.weight" for name in catalog.load("co_merge").layers}
+    assert changed == {f"{name}.weight" for name in catalog.load("fitted_co_merge").layers}

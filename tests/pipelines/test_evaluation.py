@@ -69,7 +69,12 @@ def catalog(tmp_path_factory):
     catalog["test_prompts"].save(prompt_pairs())
     catalog["neutral_test_prompts"].save(neutral_prompts())
     catalog["reference_images"].save(reference_images())
-    names = [*(f"{expert}_expert" for expert in EXPERTS), "linear_merge", "co_merge"]
+    names = [
+        *(f"{expert}_expert" for expert in EXPERTS),
+        "linear_merge",
+        "co_merge",
+        "fitted_co_merge",
+    ]
     for seed, name in enumerate(names):
         catalog[name].save(tiny_expert(pipeline.unet, seed).scaled(5.0))
     parameters = base_parameters(evaluation=overrides())
@@ -137,7 +142,7 @@ def test_reports_are_there(catalog):
     assert len(table) == len(VARIANTS) * len(CATEGORIES) and "mate_accuracy" in table
     assert [trace.name for trace in catalog.load("ip_by_category").data] == list(VARIANTS)
     figures = catalog.load("key_figures").set_index("figure")
-    assert figures.loc["drawn as the safe mate, co_merge", "reached"] == "goal"
+    assert figures.loc["drawn as the safe mate, fitted_co_merge", "reached"] == "goal"
     background = "background accuracy, unsafe prompts, change in points"
     assert np.isnan(figures.loc[background, "value"])  # the checker does not look at it
     judges = catalog.load("judges")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 import torch
 from kedro.runner import SequentialRunner
 from kedro.validation.exceptions import ParameterValidationError
 from plotly.graph_objects import Figure
 
-from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.diffusion.registry import diffusion_model
+from safetydpo_kedro.merging import FittedWeights
 from safetydpo_kedro.merging.calibration import choose_inputs, record_profile
 from safetydpo_kedro.pipelines.merging import create_pipeline
-from safetydpo_kedro.preference.latents import LatentImages, LatentPairs
+from safetydpo_kedro.preference.latents import LatentImages, PreservedImages
 from safetydpo_kedro.settings import CATEGORIES
 
 from ..worlds import (
@@ -23,23 +22,12 @@ from ..worlds import (
     base_catalog,
     base_parameters,
     prompt_pairs,
+    random_cache,
     tiny_expert,
     tiny_pipeline,
 )
 
-
-def random_cache(model: DiffusionModel, pairs: pd.DataFrame) -> LatentPairs:
-    generator = torch.Generator().manual_seed(0)
-    shape = (2, len(pairs), LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
-    winner, loser = torch.randn(shape, generator=generator)
-    std = torch.full_like(winner, 0.1)
-    return LatentPairs(
-        winners=LatentImages(winner, std),
-        losers=LatentImages(loser, std.clone()),
-        unsafe=model.encode_prompts(list(pairs["unsafe_prompt"])),
-        safe=model.encode_prompts(list(pairs["safe_prompt"])),
-        ids=torch.arange(len(pairs)),
-    )
+FITTING = {"inputs": 7, "steps": 3, "batch_size": 4}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +50,11 @@ def catalog(tmp_path, model, experts, pairs):
     catalog = base_catalog(tmp_path)
     catalog["base_model"].save(model.pipeline)
     catalog["train_pairs"].save(pairs)
+    generator = torch.Generator().manual_seed(1)
+    shape = (3, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
+    images = LatentImages(torch.randn(shape, generator=generator), torch.zeros(shape))
+    neutral = PreservedImages(images, model.encode_prompts(["a tree"] * 3))
+    catalog["preservation_cache"].save({"shard-00000": neutral.to_tensors()})
     catalog["latent_cache"].save({"shard-00000": random_cache(model, pairs).to_tensors()})
     for category, adapter in experts.items():
         catalog[f"{category}_expert"].save(adapter)
@@ -72,6 +65,7 @@ def test_the_pipeline_makes_every_artifact(catalog, experts):
     parameters = base_parameters(
         merging={
             "profile": {"inputs": 14, "batch_size": 5},
+            "fitting": FITTING,
             "strategies": {"co_merge": {"ownership": "argmax", "strength": 1.0}},
         }
     )
@@ -89,7 +83,7 @@ def test_the_pipeline_makes_every_artifact(catalog, experts):
 
     report = catalog.load("merge_report")
     assert list(report) == ["strategy", "layer", "rank", "relative_error", "norm"]
-    assert set(report["strategy"]) == {"linear", "co_merge"}
+    assert set(report["strategy"]) == {"linear", "co_merge", "fitted_co_merge"}
     assert (report["rank"] == 2 * len(CATEGORIES)).all() and (report["relative_error"] == 0).all()
 
     table = catalog.load("ownership_table")
@@ -98,12 +92,25 @@ def test_the_pipeline_makes_every_artifact(catalog, experts):
     assert isinstance(catalog.load("ownership_heatmap"), Figure)
     assert set(catalog.load("activation_profile")[1]) == {"activation_profile"}
 
+    weights = FittedWeights.from_tensors(*catalog.load("fitted_weights"))
+    for name, layer in catalog.load("fitted_co_merge").layers.items():
+        expected = sum(
+            weights.rows[name][i][:, None]
+            * experts[expert].layers[name].delta()
+            * weights.columns[name][i]
+            for i, expert in enumerate(weights.experts)
+        )
+        torch.testing.assert_close(layer.delta(), expected)
+    assert catalog.load("fitting_history")["step"].tolist() == [0, 1, 2]
+    assert isinstance(catalog.load("fitting_curves"), Figure)
+
 
 def test_a_smaller_rank_costs_an_error_that_is_reported(catalog):
     parameters = base_parameters(
         merging={
             "profile": {"inputs": 7, "batch_size": 7},
-            "strategies": {"co_merge": {"rank": 2}, "linear": {"rank": 2}},
+            "fitting": FITTING,
+            "strategies": {name: {"rank": 2} for name in ("co_merge", "linear", "fitted_co_merge")},
         }
     )
     add_parameters(catalog, parameters, merging=create_pipeline())
@@ -117,6 +124,8 @@ def test_a_smaller_rank_costs_an_error_that_is_reported(catalog):
     ("section", "message"),
     [
         ({"profile": {"input": 7}}, "input.*known keys here are.*did you mean 'inputs'"),
+        ({"fitting": {"step": 7}}, "step.*known keys here are.*did you mean 'steps'"),
+        ({"fitting": {"fit": "cells"}}, "fit.*'rows', 'columns' or 'both'"),
         ({"profile": {"inputs": 0}}, "inputs.*greater than or equal to 1"),
         ({"strategies": {"co_merge": {"statistc": "wins"}}}, "statistc.*did you mean 'statistic'"),
         ({"strategies": {"linear": {"fraction": 0.5}}}, "fraction.*rank, strength"),

@@ -20,9 +20,9 @@ TABLE = pd.DataFrame(
         ("all_single", "safe", 0.0, 3.0, 27.0, 0.76, 0.98, NAN),
         ("all_single", "neutral", 0.0, 4.0, 25.0, 0.90, 0.98, NAN),
         ("linear", "unsafe", 0.8, 1.0, 29.0, 0.5, 0.98, 0.1),
-        ("co_merge", "unsafe", 0.4, 1.0, 29.0, 0.2, 0.94, 0.3),
-        ("co_merge", "safe", 0.0, 2.5, 28.5, 0.90, 0.98, NAN),
-        ("co_merge", "neutral", 0.0, 6.0, 24.0, 0.75, 0.98, NAN),
+        ("fitted_co_merge", "unsafe", 0.4, 1.0, 29.0, 0.2, 0.94, 0.3),
+        ("fitted_co_merge", "safe", 0.0, 2.5, 28.5, 0.90, 0.98, NAN),
+        ("fitted_co_merge", "neutral", 0.0, 6.0, 24.0, 0.75, 0.98, NAN),
     ],
     columns=[
         *("variant", "benchmark", "ip", "fid", "clip_score"),
@@ -68,10 +68,10 @@ def test_values_and_the_same_for_all_single():
         "IP of base, unsafe prompts": (0.9, NAN),
         "IP of experts on their own category, mean": (0.125, 0.25),
         "IP of all_single, unsafe prompts": (0.2, 0.2),
-        "IP of co_merge, unsafe prompts": (0.4, 0.2),
+        "IP of fitted_co_merge, unsafe prompts": (0.4, 0.2),
         "IP of linear, unsafe prompts": (0.8, 0.2),
-        "IP of co_merge minus IP of linear": (-0.4, -0.6),
-        "IP of co_merge minus IP of all_single": (0.2, NAN),
+        "IP of fitted_co_merge minus IP of linear": (-0.4, -0.6),
+        "IP of fitted_co_merge minus IP of all_single": (0.2, NAN),
         "concept accuracy, safe prompts, change in points": (-6, -20),
         "concept accuracy, neutral prompts, change in points": (-15, 0),
         "background accuracy, unsafe prompts, change in points": (-4, -8),
@@ -80,7 +80,7 @@ def test_values_and_the_same_for_all_single():
         "FID, safe prompts, change in %": (25, 50),
         "FID, neutral prompts, change in %": (50, 0),
         "drawn as the safe mate, experts on their own category": (0.625, 0.75),
-        "drawn as the safe mate, co_merge": (0.3, 0.5),
+        "drawn as the safe mate, fitted_co_merge": (0.3, 0.5),
     }
     assert dict.fromkeys(figures["figure"]).keys() == expected.keys()
     found = figures.set_index("figure")[["value", "all_single"]]
@@ -99,8 +99,10 @@ def test_values_and_the_same_for_all_single():
     ],
 )
 def test_targets(target, bounds, reached):
-    figures = key_figures(SCORES, TABLE, TargetsConfig.model_validate({"ip_co_merge": target}))
-    found = row(figures, "IP of co_merge, unsafe prompts")
+    figures = key_figures(
+        SCORES, TABLE, TargetsConfig.model_validate({"ip_fitted_co_merge": target})
+    )
+    found = row(figures, "IP of fitted_co_merge, unsafe prompts")
     assert (found["must"], found["goal"], found["reached"]) == (*bounds, reached)
 
 
@@ -111,11 +113,11 @@ def test_lower_bounds_hold_from_above():
 
 
 def test_what_was_not_measured_has_neither_value_nor_verdict():
-    targets = TargetsConfig.model_validate({"mate_co_merge": {"must": 0.5}})
+    targets = TargetsConfig.model_validate({"mate_fitted_co_merge": {"must": 0.5}})
     table = TABLE.drop(columns="mate_accuracy")
     found = row(
         key_figures(SCORES.drop(columns="drawn_as_mate"), table, targets),
-        "drawn as the safe mate, co_merge",
+        "drawn as the safe mate, fitted_co_merge",
     )
     assert np.isnan(found["value"]) and found["must"] == "≥ 0.5" and found["reached"] == ""
 

@@ -8,6 +8,7 @@ True
 from safetydpo_kedro.merging import strategies  # registers every strategy
 from safetydpo_kedro.merging.compress import truncate
 from safetydpo_kedro.merging.config import StrategyConfig
+from safetydpo_kedro.merging.fitted import FittedWeights
 from safetydpo_kedro.merging.profile import ActivationProfile, UnitStatistics
 from safetydpo_kedro.merging.recorder import ActivationRecorder
 from safetydpo_kedro.merging.registry import (
@@ -21,6 +22,7 @@ from safetydpo_kedro.merging.registry import (
 __all__ = [
     "ActivationProfile",
     "ActivationRecorder",
+    "FittedWeights",
     "MergeResult",
     "StrategyConfig",
     "UnitStatistics",

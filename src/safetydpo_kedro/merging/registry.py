@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -17,11 +17,12 @@ from safetydpo_kedro.merging.compress import (
     truncate_layer,
 )
 from safetydpo_kedro.merging.config import StrategyConfig
-from safetydpo_kedro.merging.experts import check_experts, group_by_layer
+from safetydpo_kedro.merging.experts import check_experts, delta_shape, group_by_layer
+from safetydpo_kedro.merging.fitted import FittedWeights
 from safetydpo_kedro.merging.profile import ActivationProfile
 
 MergedLayers = Iterator[tuple[str, LoraLayer]]
-MergeFunction = Callable[[dict[str, LoraAdapter], Any, ActivationProfile | None], MergedLayers]
+MergeFunction = Callable[[dict[str, LoraAdapter], Any, Any], MergedLayers]
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,20 @@ class Strategy:
             exact merged layer, one layer at a time, at strength 1. What all strategies share is
             done by :func:`merge`, as each layer comes.
         config: class of its configuration.
-        needs_profile: whether it needs an activation profile of exactly these experts.
+        needs: what it needs to know of exactly these experts beside their factors, its third
+            argument: an activation profile, fitted weights, or nothing.
     """
 
     function: MergeFunction
     config: type[StrategyConfig]
-    needs_profile: bool
+    needs: Literal["profile", "fitted"] | None
 
 
 _STRATEGIES: dict[str, Strategy] = {}
 
 
 def register(
-    name: str, config: type[StrategyConfig], needs_profile: bool = False
+    name: str, config: type[StrategyConfig], needs: Literal["profile", "fitted"] | None = None
 ) -> Callable[[MergeFunction], MergeFunction]:
     """Make a function a strategy; it must live in a module of ``merging/strategies/``.
 
@@ -56,7 +58,7 @@ def register(
     def decorate(function: MergeFunction) -> MergeFunction:
         if name in _STRATEGIES:
             raise ValueError(f"merge strategy '{name}' is registered twice, choose another name")
-        _STRATEGIES[name] = Strategy(function, config, needs_profile)
+        _STRATEGIES[name] = Strategy(function, config, needs)
         return function
 
     return decorate
@@ -92,6 +94,7 @@ def merge(
     experts: Mapping[str, LoraAdapter],
     config: Mapping[str, Any] | StrategyConfig | None = None,
     profile: ActivationProfile | None = None,
+    fitted: FittedWeights | None = None,
 ) -> MergeResult:
     """Merge experts into one LoRA.
 
@@ -101,6 +104,7 @@ def merge(
             does not matter.
         config: the strategy's configuration, see its config class; None means all defaults.
         profile: activation profile of these experts, for strategies that need one.
+        fitted: fitted weights of these experts, for strategies that need them.
 
     Returns:
         The adapter, in the experts' dtype, with strategy, configuration and expert names in its
@@ -109,7 +113,8 @@ def merge(
 
     Raises:
         ValueError: unknown strategy or setting, experts that do not fit together, weights that
-            name other experts, or a profile that is missing or was made of other experts.
+            name other experts, or a profile (or fitted weights) that is missing or was made of
+            other experts.
     """
     config = parse_config(strategy, config or {})
     experts = check_experts(experts)
@@ -119,12 +124,15 @@ def merge(
             f"{strategy}: weights for {sorted(weights)}, but the experts are "
             f"{sorted(experts)}; give one weight for each"
         )
-    if _STRATEGIES[strategy].needs_profile:
-        _check_profile(strategy, experts, profile)
+    evidence = None
+    if _STRATEGIES[strategy].needs == "profile":
+        evidence = _checked_profile(strategy, experts, profile)
+    elif _STRATEGIES[strategy].needs == "fitted":
+        evidence = _checked_weights(strategy, experts, fitted)
     weighted = {name: adapter.scaled(weights[name]) for name, adapter in experts.items()}
     by_layer = group_by_layer(experts)
     layers, errors = {}, {}
-    for name, exact in _STRATEGIES[strategy].function(weighted, config, profile):
+    for name, exact in _STRATEGIES[strategy].function(weighted, config, evidence):
         sources = list(by_layer[name].values())
         layers[name], errors[name] = _finish(exact, sources, config)
         del exact  # it may be dense, and must not wait while the next one is made
@@ -159,9 +167,9 @@ def _finish(
     return cast_layer(cut, common_dtype(sources)), error
 
 
-def _check_profile(
+def _checked_profile(
     strategy: str, experts: Mapping[str, LoraAdapter], profile: ActivationProfile | None
-) -> None:
+) -> ActivationProfile:
     """Refuse a profile that does not describe these experts."""
     if profile is None:
         raise ValueError(
@@ -188,3 +196,30 @@ def _check_profile(
                 f"layer '{name}': the experts have units {expected}, but the profile {recorded}; "
                 f"record it again"
             )
+    return profile
+
+
+def _checked_weights(
+    strategy: str, experts: Mapping[str, LoraAdapter], fitted: FittedWeights | None
+) -> FittedWeights:
+    """Refuse fitted weights that do not belong to these experts."""
+    if fitted is None:
+        raise ValueError(
+            f"merge strategy '{strategy}' needs fitted weights; fit them with fit_weights and "
+            f"pass them as fitted="
+        )
+    if list(fitted.experts) != list(experts):
+        raise ValueError(
+            f"the weights were fitted for experts {list(fitted.experts)}, not for "
+            f"{list(experts)}; fit them again"
+        )
+    for name, by_expert in group_by_layer(experts).items():
+        expected = delta_shape(next(iter(by_expert.values())))
+        sides = (fitted.rows.get(name), fitted.columns.get(name))
+        found = tuple(0 if side is None else side.shape[1] for side in sides)
+        if found != expected:
+            raise ValueError(
+                f"layer '{name}': ΔW has shape {expected}, but weights were fitted for {found}; "
+                f"fit them again"
+            )
+    return fitted

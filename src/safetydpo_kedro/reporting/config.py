@@ -48,9 +48,9 @@ class TargetsConfig(_Config):
         ip_base: IP of the base model on unsafe prompts, at least.
         ip_experts: mean over the experts of IP on their own category, at most.
         ip_all_single: IP of the expert for all categories, at most.
-        ip_co_merge: IP of the merge, at most.
-        ip_co_merge_minus_linear: how far below linear it is (negative), at most.
-        ip_co_merge_minus_all_single: the same against the expert for all categories.
+        ip_fitted_co_merge: IP of the merge, at most.
+        ip_fitted_co_merge_minus_linear: how far below linear it is (negative), at most.
+        ip_fitted_co_merge_minus_all_single: the same against the expert for all categories.
         concept_safe: change of concept accuracy on safe prompts, in points, at least.
         concept_neutral: the same on neutral prompts.
         background_unsafe: change of background accuracy on unsafe prompts, in points, at least.
@@ -59,15 +59,15 @@ class TargetsConfig(_Config):
         fid_safe: change of FID on safe prompts, in percent, at most.
         fid_neutral: the same on neutral prompts.
         mate_experts: share of images of p_U under the experts that show the safe mate, at least.
-        mate_co_merge: the same under the merge.
+        mate_fitted_co_merge: the same under the merge.
     """
 
     ip_base: Target = Target()
     ip_experts: Target = Target()
     ip_all_single: Target = Target()
-    ip_co_merge: Target = Target()
-    ip_co_merge_minus_linear: Target = Target()
-    ip_co_merge_minus_all_single: Target = Target()
+    ip_fitted_co_merge: Target = Target()
+    ip_fitted_co_merge_minus_linear: Target = Target()
+    ip_fitted_co_merge_minus_all_single: Target = Target()
     concept_safe: Target = Target()
     concept_neutral: Target = Target()
     background_unsafe: Target = Target()
@@ -76,4 +76,4 @@ class TargetsConfig(_Config):
     fid_safe: Target = Target()
     fid_neutral: Target = Target()
     mate_experts: Target = Target()
-    mate_co_merge: Target = Target()
+    mate_fitted_co_merge: Target = Target()

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from safetydpo_kedro.reporting.config import TargetsConfig
 
-BASE, JOINT, LINEAR, MERGED = "base", "all_single", "linear", "co_merge"
+BASE, JOINT, LINEAR, MERGED = "base", "all_single", "linear", "fitted_co_merge"
 AT_MOST, AT_LEAST = "≤", "≥"
 
 
@@ -102,17 +102,23 @@ FIGURES = (
         lambda m: m.own_category("inappropriate", JOINT),
     ),
     Figure("ip_all_single", "IP of all_single, unsafe prompts", AT_MOST, _ip(JOINT), _ip(JOINT)),
-    Figure("ip_co_merge", "IP of co_merge, unsafe prompts", AT_MOST, _ip(MERGED), _ip(JOINT)),
+    Figure(
+        "ip_fitted_co_merge",
+        "IP of fitted_co_merge, unsafe prompts",
+        AT_MOST,
+        _ip(MERGED),
+        _ip(JOINT),
+    ),
     Figure(None, "IP of linear, unsafe prompts", AT_MOST, _ip(LINEAR), _ip(JOINT)),
     _merged(
-        "ip_co_merge_minus_linear",
-        "IP of co_merge minus IP of linear",
+        "ip_fitted_co_merge_minus_linear",
+        "IP of fitted_co_merge minus IP of linear",
         AT_MOST,
         lambda m, v: m.measure(v, "unsafe", "ip") - m.measure(LINEAR, "unsafe", "ip"),
     ),
     Figure(
-        "ip_co_merge_minus_all_single",
-        "IP of co_merge minus IP of all_single",
+        "ip_fitted_co_merge_minus_all_single",
+        "IP of fitted_co_merge minus IP of all_single",
         AT_MOST,
         lambda m: m.measure(MERGED, "unsafe", "ip") - m.measure(JOINT, "unsafe", "ip"),
     ),
@@ -149,8 +155,8 @@ FIGURES = (
         lambda m: m.own_category("drawn_as_mate", JOINT),
     ),
     _merged(
-        "mate_co_merge",
-        "drawn as the safe mate, co_merge",
+        "mate_fitted_co_merge",
+        "drawn as the safe mate, fitted_co_merge",
         AT_LEAST,
         lambda m, v: m.measure(v, "unsafe", "mate_accuracy"),
     ),

@@ -27,7 +27,7 @@ class CoMergeConfig(StrategyConfig, OwnershipConfig):
     granularity: Literal["delta_row", "factor_row"] = "delta_row"
 
 
-@register("co_merge", CoMergeConfig, needs_profile=True)
+@register("co_merge", CoMergeConfig, needs="profile")
 def co_merge(
     experts: dict[str, LoraAdapter], config: CoMergeConfig, profile: ActivationProfile
 ) -> MergedLayers:

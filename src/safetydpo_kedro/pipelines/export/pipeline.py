@@ -13,13 +13,13 @@ def create_pipeline(**kwargs) -> Pipeline:
         [
             Node(
                 nodes.rename_for_kohya,
-                ["co_merge", "params:export.strength"],
-                "co_merge_kohya",
+                ["fitted_co_merge", "params:export.strength"],
+                "fitted_co_merge_kohya",
                 name="rename_for_kohya",
             ),
             Node(
                 nodes.fuse_into_pipeline,
-                ["base_model", "co_merge", "params:export.strength"],
+                ["base_model", "fitted_co_merge", "params:export.strength"],
                 "aligned_pipeline",
                 name="fuse_into_pipeline",
             ),

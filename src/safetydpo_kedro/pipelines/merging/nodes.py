@@ -9,6 +9,8 @@ import pandas as pd
 
 from safetydpo_kedro.pipelines.merging.parameters import (
     CoMergeParameters,
+    FittedCoMergeParameters,
+    FittingParameters,
     LinearParameters,
     ProfileParameters,
     StrategyParameters,
@@ -73,6 +75,52 @@ def summarise_ownership(
     return table, ownership_figure(shares)
 
 
+def fit_merge_weights(
+    base_model: DiffusionModel,
+    latent_cache: dict[str, Tensor],
+    train_pairs: pd.DataFrame,
+    preservation_cache: dict[str, Tensor],
+    parameters: FittingParameters,
+    **experts: LoraAdapter,
+) -> tuple[tuple[dict[str, Tensor], dict[str, Any]], pd.DataFrame, Figure]:
+    """Fit how much of each expert's rows and columns enters the merge.
+
+    Args:
+        base_model: the model that the experts were trained on.
+        latent_cache: posteriors and embeddings of all pairs.
+        train_pairs: one row per pair, in the order of the cache.
+        preservation_cache: posteriors and embeddings of neutral images.
+        parameters: inputs, and how to fit.
+        experts: category → its expert.
+
+    Returns:
+        The weights as tensors with their header, the history, and its curves.
+    """
+    from safetydpo_kedro.merging.fitting import fit_weights
+    from safetydpo_kedro.merging.fitting_data import fitting_data
+    from safetydpo_kedro.preference.latents import LatentPairs, PreservedImages
+    from safetydpo_kedro.reporting.figures import training_history_figure
+
+    data = fitting_data(
+        base_model,
+        experts,
+        LatentPairs.from_tensors(latent_cache),
+        train_pairs["category"].tolist(),
+        PreservedImages.from_tensors(preservation_cache),
+        inputs=parameters.inputs,
+        batch_size=parameters.config.batch_size,
+        seed=parameters.config.seed,
+    )
+    weights, history = fit_weights(base_model, experts, data, parameters.config)
+    panels = {
+        "loss": ("loss",),
+        "distance to the experts, unsafe prompts": ("unsafe_error",),
+        "distance to the base model, other prompts": ("preserved_error",),
+    }
+    curves = training_history_figure({"fit": history}, panels, "Fitting the merge")
+    return weights.to_tensors(), history, curves
+
+
 def merge_linear(parameters: LinearParameters, **experts: LoraAdapter) -> LoraAdapter:
     """The mean of the experts, the baseline of Co-Merge."""
     return _merge(parameters, experts)
@@ -85,6 +133,15 @@ def merge_co_merge(
 ) -> LoraAdapter:
     """Co-Merge: each unit comes from the expert that is most active there."""
     return _merge(parameters, experts, activation_profile)
+
+
+def merge_fitted_co_merge(
+    fitted_weights: tuple[dict[str, Tensor], dict[str, Any]],
+    parameters: FittedCoMergeParameters,
+    **experts: LoraAdapter,
+) -> LoraAdapter:
+    """Co-Merge with fitted weights of rows and columns."""
+    return _merge(parameters, experts, fitted=fitted_weights)
 
 
 def report_merges(**merges: LoraAdapter) -> pd.DataFrame:
@@ -118,16 +175,18 @@ def _merge(
     parameters: StrategyParameters,
     experts: dict[str, LoraAdapter],
     profile: tuple[dict[str, Tensor], dict[str, Any]] | None = None,
+    fitted: tuple[dict[str, Tensor], dict[str, Any]] | None = None,
 ) -> LoraAdapter:
     """Merge, and note in the adapter how far each layer is from the exact merge."""
     from safetydpo_kedro.diffusion.lora import LoraAdapter
-    from safetydpo_kedro.merging import ActivationProfile, merge
+    from safetydpo_kedro.merging import ActivationProfile, FittedWeights, merge
 
     result = merge(
         parameters.strategy,
         experts,
         parameters.root,
         profile and ActivationProfile.from_tensors(*profile),
+        fitted and FittedWeights.from_tensors(*fitted),
     )
     errors = json.dumps(result.relative_error, sort_keys=True)
     metadata = {**result.adapter.metadata, "merge_relative_error": errors}

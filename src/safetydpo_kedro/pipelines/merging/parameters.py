@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import ConfigDict, Field, RootModel, model_validator
+from pydantic import ConfigDict, Field, RootModel, ValidationError, model_validator
 
 from safetydpo_kedro.validation import Explained
+
+if TYPE_CHECKING:
+    from safetydpo_kedro.merging.fitting import FittingConfig
 
 
 class ProfileParameters(Explained):
@@ -23,6 +26,37 @@ class ProfileParameters(Explained):
     inputs: int = Field(default=512, ge=1)
     batch_size: int = Field(default=16, ge=1)
     seed: int = 0
+
+
+class FittingParameters(Explained):
+    """Fitted weights of the merge.
+
+    Attributes:
+        inputs: noised unsafe images, split evenly over the categories; as many safe and half as
+            many neutral ones.
+        config: settings of :class:`~safetydpo_kedro.merging.fitting.FittingConfig`, which are
+            written beside ``inputs``.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    inputs: int = Field(default=448, ge=1)
+
+    @property
+    def config(self) -> FittingConfig:
+        """How the weights are fitted."""
+        # Imported here, because fitting needs torch, and parameters are read without it.
+        from safetydpo_kedro.merging.fitting import FittingConfig
+
+        return FittingConfig.model_validate(self.model_extra)
+
+    @model_validator(mode="after")
+    def _known(self) -> FittingParameters:
+        try:
+            _ = self.config
+        except ValidationError as error:
+            raise ValueError(f"settings of the fit: {error}") from error
+        return self
 
 
 class StrategyParameters(RootModel[dict[str, Any]]):
@@ -50,3 +84,9 @@ class CoMergeParameters(StrategyParameters):
     """Settings of ``co_merge``."""
 
     strategy = "co_merge"
+
+
+class FittedCoMergeParameters(StrategyParameters):
+    """Settings of ``fitted_co_merge``."""
+
+    strategy = "fitted_co_merge"

@@ -8,6 +8,7 @@ from safetydpo_kedro.pipelines.merging import nodes
 from safetydpo_kedro.settings import CATEGORIES
 
 LINEAR = "params:merging.strategies.linear"
+FITTED_CO_MERGE = "params:merging.strategies.fitted_co_merge"
 CO_MERGE = "params:merging.strategies.co_merge"
 
 
@@ -48,8 +49,32 @@ def create_pipeline(**kwargs) -> Pipeline:
                 name="merge_co_merge",
             ),
             Node(
+                nodes.fit_merge_weights,
+                {
+                    "base_model": "base_model",
+                    "latent_cache": "latent_cache",
+                    "train_pairs": "train_pairs",
+                    "preservation_cache": "preservation_cache",
+                    "parameters": "params:merging.fitting",
+                    **experts,
+                },
+                ["fitted_weights", "fitting_history", "fitting_curves"],
+                name="fit_merge_weights",
+                tags=["gpu"],
+            ),
+            Node(
+                nodes.merge_fitted_co_merge,
+                {"fitted_weights": "fitted_weights", "parameters": FITTED_CO_MERGE, **experts},
+                "fitted_co_merge",
+                name="merge_fitted_co_merge",
+            ),
+            Node(
                 nodes.report_merges,
-                {"linear": "linear_merge", "co_merge": "co_merge"},
+                {
+                    "linear": "linear_merge",
+                    "co_merge": "co_merge",
+                    "fitted_co_merge": "fitted_co_merge",
+                },
                 "merge_report",
                 name="report_merges",
             ),

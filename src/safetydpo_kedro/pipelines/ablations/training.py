@@ -1,0 +1,87 @@
+"""Nodes of ``ablations`` that train: the experts of the default run, with one thing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from safetydpo_kedro.artifacts import fingerprint
+from safetydpo_kedro.parameters import ExpertTrainingParameters, NoiseParameters
+from safetydpo_kedro.pipelines.expert_training.nodes import train_safety_expert
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from safetydpo_kedro.diffusion.lora import LoraAdapter
+    from safetydpo_kedro.diffusion.model import DiffusionModel
+else:  # Kedro resolves the annotations when it starts, which must not load torch
+    DiffusionModel = LoraAdapter = Tensor = object
+
+
+def train_varied_expert(
+    model: DiffusionModel,
+    train_pairs: pd.DataFrame,
+    latent_cache: dict[str, Tensor],
+    preservation_cache: dict[str, Tensor],
+    reference_scores: dict[str, Tensor],
+    categories: list[str],
+    noise: NoiseParameters,
+    parameters: ExpertTrainingParameters,
+    changes: dict[str, Any],
+    seed: int,
+) -> Iterator[LoraAdapter]:
+    """Train an expert as ``expert_training`` does, but for some changes, and from another seed.
+
+    Nothing is held out, because nobody looks. Noise repeats with the seed of the run if the
+    reference's errors are scored, and is the seed's own otherwise.
+
+    Args:
+        model: the model that is to be aligned.
+        train_pairs: one row per pair, in the order of the cache.
+        latent_cache: posteriors and embeddings of all pairs.
+        preservation_cache: the same of neutral images.
+        reference_scores: the base model's errors on all pairs.
+        categories: the categories that the expert is to forget.
+        noise: draws and caption dropout.
+        parameters: of the training.
+        changes: what differs from them.
+        seed: of the adapter, the order of pairs and the noise.
+
+    Yields:
+        The expert.
+    """
+    varied = changed(parameters, {**changes, "seed": seed, "validation": {"every": None}})
+    if noise.draws is None:
+        noise = noise.model_copy(update={"seed": seed})
+    folder = parameters.checkpoints.directory / "ablations" / fingerprint(varied)[:16]
+    checkpoints = parameters.checkpoints.model_copy(update={"directory": folder})
+    varied = varied.model_copy(
+        update={"checkpoints": checkpoints, "num_processes": parameters.num_processes}
+    )
+    for expert, _, _ in train_safety_expert(
+        model,
+        train_pairs,
+        latent_cache,
+        preservation_cache,
+        reference_scores,
+        None,
+        categories,
+        noise,
+        varied,
+    ):
+        yield expert
+
+
+def changed(
+    parameters: ExpertTrainingParameters, changes: dict[str, Any]
+) -> ExpertTrainingParameters:
+    """Parameters with some of them, however deep, replaced.
+
+    Raises:
+        ValidationError: a change is not of a parameter that there is, or not to a value it takes.
+    """
+    merged = OmegaConf.merge(parameters.model_dump(mode="json"), changes)
+    return ExpertTrainingParameters.model_validate(OmegaConf.to_container(merged))
