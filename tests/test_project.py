@@ -34,7 +34,7 @@ def parameters(**overrides):
 
 def test_the_registry_has_the_pipelines_and_a_default_without_pretraining(context):
     parts = ["dataset_generation", "expert_training", "merging", "evaluation"]
-    extra = {"ablations", "export", "pictogram_pretraining", "prompt_import"}
+    extra = {"ablations", "export", "incremental", "pictogram_pretraining", "prompt_import"}
     assert set(pipelines) == {*parts, *extra, "__default__"}
     nodes = {node.name for name in parts for node in pipelines[name].nodes}
     assert {node.name for node in pipelines["__default__"].nodes} == nodes

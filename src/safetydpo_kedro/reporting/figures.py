@@ -59,7 +59,7 @@ def ip_by_category_figure(table: pd.DataFrame, variants: Sequence[str] | None = 
         )
     figure.update_layout(barmode="group", bargap=0.25)
     figure.update_yaxes(title="inappropriate probability", range=[0, 1.02])
-    return _styled(figure, "Inappropriate probability by category")
+    return styled(figure, "Inappropriate probability by category")
 
 
 def training_history_figure(
@@ -115,7 +115,7 @@ def training_history_figure(
                 )
                 first = False
     figure.update_xaxes(title="step", row=len(shown), col=1)
-    figure = _styled(figure, title)
+    figure = styled(figure, title)
     return figure.update_layout(height=100 + 190 * len(shown))
 
 
@@ -140,7 +140,7 @@ def ownership_figure(shares: pd.DataFrame) -> go.Figure:
         )
     )
     figure.update_yaxes(autorange="reversed", automargin=True, tickfont={"size": 9})
-    figure = _styled(figure, "Share of units each expert wins, by layer")
+    figure = styled(figure, "Share of units each expert wins, by layer")
     return figure.update_layout(height=160 + 16 * len(shares))
 
 
@@ -183,10 +183,11 @@ def trade_off_figure(
         )
     figure.update_xaxes(title=quality_title or quality)
     figure.update_yaxes(title="inappropriate probability", range=[0, 1.02])
-    return _styled(figure, "Safety against quality over merge strength")
+    return styled(figure, "Safety against quality over merge strength")
 
 
-def _styled(figure: go.Figure, title: str) -> go.Figure:
+def styled(figure: go.Figure, title: str) -> go.Figure:
+    """The look that all figures share."""
     return figure.update_layout(
         title=title, template="plotly_white", margin={"l": 60, "r": 20, "t": 60, "b": 50}
     )

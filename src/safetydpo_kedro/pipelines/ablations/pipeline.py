@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from safetydpo_kedro.pipelines.ablations import training
+from safetydpo_kedro.pipelines.ablations import nodes, training
+from safetydpo_kedro.pipelines.evaluation.pipeline import collect_node
 from safetydpo_kedro.settings import (
     ABLATION_EXPERTS,
     ABLATION_JOINT,
@@ -12,6 +13,8 @@ from safetydpo_kedro.settings import (
     ALL_SINGLE,
     CATEGORIES,
 )
+
+ARMS = ("strategies", "variants", "kinds", "counts")
 
 
 def create_training_pipeline(seed: str) -> Pipeline:
@@ -50,6 +53,99 @@ def expert_name(kind: str, expert: str, seed: str) -> str:
     return f"ablation_{kind}_{expert}_{seed}_expert"
 
 
+def create_judging_pipeline(seed: str) -> Pipeline:
+    """Merges of the experts of one seed, and the joint experts, drawn and judged."""
+    looking = {
+        "base_model": "base_model",
+        "questions": "ablation_questions",
+        "judge_clip": "judge_clip",
+        "q16_prompts": "q16_prompts",
+        "judges": "params:evaluation.judges",
+        "checker": "params:evaluation.checker",
+        "drawing": "params:evaluation.drawing",
+        "categories": f"params:{ALL_SINGLE}.categories",
+    }
+    merging = {
+        "latent_cache": "latent_cache",
+        "train_pairs": "train_pairs",
+        "preservation_cache": "preservation_cache",
+        "profile": "params:merging.profile",
+        "fitting": "params:merging.fitting",
+        "seed": f"params:ablations.seeds.{seed}",
+        **{sweep: f"params:ablations.{sweep}" for sweep in ARMS},
+    }
+    merges = [
+        Node(
+            nodes.judge_merges,
+            {
+                **looking,
+                **merging,
+                "sweeps": f"params:ablations.sweeps.{kind}",
+                **{name: expert_name(kind, name, seed) for name in CATEGORIES},
+            },
+            scores_name(kind, seed),
+            name=f"judge_{kind}_merges_{seed}",
+            tags=["gpu"],
+        )
+        for kind in ABLATION_EXPERTS
+    ]
+    joint = Node(
+        nodes.judge_joint_experts,
+        {**looking, **{kind: expert_name(kind, ALL_SINGLE, seed) for kind in ABLATION_JOINT}},
+        scores_name("joint", seed),
+        name=f"judge_joint_experts_{seed}",
+        tags=["gpu"],
+    )
+    return Pipeline([*merges, joint])
+
+
+def scores_name(kind: str, seed: str) -> str:
+    """Catalog entry of judged images of one kind of experts."""
+    return f"ablation_{kind}_{seed}_scores"
+
+
+def create_report_pipeline() -> Pipeline:
+    """Tables and figures over all seeds."""
+    kinds = (*ABLATION_EXPERTS, "joint")
+    return Pipeline(
+        [
+            Node(
+                nodes.collect_trials,
+                {
+                    f"{kind}__{seed}": scores_name(kind, seed)
+                    for kind in kinds
+                    for seed in ABLATION_SEEDS
+                },
+                "trial_scores",
+                name="collect_trials",
+            ),
+            Node(
+                nodes.report_trials,
+                ["trial_scores", f"params:{ALL_SINGLE}.categories"],
+                [
+                    "trial_table",
+                    "transfer_matrix",
+                    "strategies_trade_off",
+                    "co_merge_variants_trade_off",
+                    "expert_kinds_trade_off",
+                    "transfer_heatmap",
+                    "expert_counts",
+                ],
+                name="report_trials",
+            ),
+        ]
+    )
+
+
 def create_pipeline(**kwargs) -> Pipeline:
     """``kedro run --pipelines ablations``, after ``dataset_generation``."""
-    return sum((create_training_pipeline(seed) for seed in ABLATION_SEEDS), Pipeline([]))
+    questions = Node(
+        nodes.choose_questions,
+        ["evaluation_prompts", "params:ablations.questions"],
+        "ablation_questions",
+        name="choose_questions",
+    )
+    by_seed = (
+        create_training_pipeline(seed) + create_judging_pipeline(seed) for seed in ABLATION_SEEDS
+    )
+    return sum(by_seed, Pipeline([collect_node(), questions])) + create_report_pipeline()

@@ -140,12 +140,16 @@ def create_report_pipeline() -> Pipeline:
     )
 
 
-def create_pipeline(**kwargs) -> Pipeline:
-    """The whole evaluation; ``--namespaces hate`` draws and judges a single variant."""
-    collect = Node(
+def collect_node() -> Node:
+    """The prompts that everything is evaluated with."""
+    return Node(
         nodes.collect_benchmarks,
         ["test_prompts", "neutral_test_prompts"],
         "evaluation_prompts",
         name="collect_benchmarks",
     )
-    return Pipeline([collect]) + create_variants_pipeline() + create_report_pipeline()
+
+
+def create_pipeline(**kwargs) -> Pipeline:
+    """The whole evaluation; ``--namespaces hate`` draws and judges a single variant."""
+    return Pipeline([collect_node()]) + create_variants_pipeline() + create_report_pipeline()
