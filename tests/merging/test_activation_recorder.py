@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -158,6 +160,33 @@ def test_profile_file_errors(unet, experts):
     del tensors["output.wins.block.to_q"]
     with pytest.raises(ValueError, match="incomplete"):
         ActivationProfile.from_tensors(tensors, metadata)
+
+
+def test_a_profile_of_other_experts_of_the_same_names_is_refused(unet, experts):
+    profile = record(unet, experts, [torch.randn(2, 3, 4, dtype=torch.float64)])
+    again = ActivationProfile.from_tensors(*profile.to_tensors())
+    again.check_made_of(experts)
+    stronger = experts | {"hate": experts["hate"].scaled(2.0)}
+    with pytest.raises(ValueError, match=r"other experts named \['hate'\].*record it again"):
+        again.check_made_of(stronger)
+    unknown = dataclasses.replace(again, digests=())  # as files written before had it
+    unknown.check_made_of(stronger)
+
+
+def test_groups_of_a_kind(unet, experts):
+    groups = ("unsafe/hate", "unsafe/sexual", "unsafely", "neutral")
+    with ActivationRecorder(unet, experts, groups) as recorder:
+        recorder.label(groups)
+        unet["block"](torch.randn(4, 3, 4, dtype=torch.float64))
+    statistics = recorder.profile().output["block.to_q"]
+    assert statistics.of_kinds(None) is statistics
+    assert statistics.of_kinds(["neutral", "unsafe"]).groups == (groups[0], groups[1], groups[3])
+    unsafe = statistics.of_kinds(["unsafe"]).total()
+    assert torch.equal(unsafe.wins[0], statistics.wins[0] + statistics.wins[1])
+    assert unsafe.count.tolist() == [6]
+    for kinds in (["safe"], ["unsafe", "safe"], []):
+        with pytest.raises(ValueError, match=r"has inputs of.*'neutral', 'unsafe', 'unsafely'"):
+            statistics.of_kinds(kinds)
 
 
 def test_label_errors(unet, experts):

@@ -9,13 +9,18 @@ largest absolute activation wins that unit at that position.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from safetydpo_kedro.diffusion.lora import LoraAdapter
+from safetydpo_kedro.digests import tensors_digest
+
 HEADER = "activation_profile"
+STATISTICS = ("wins", "absolute_sum", "square_sum", "count")
+NOT_COUNTED = -1  # wins of a profile to which experts were added later
 
 
 @dataclass(frozen=True)
@@ -26,33 +31,55 @@ class UnitStatistics:
 
     Attributes:
         wins: int64 ``[groups, experts, units]``, positions where the expert's absolute
-            activation was the largest and not zero; experts that are equal all win.
+            activation was the largest and not zero; experts that are equal all win. All −1 if
+            the experts were not recorded together.
         absolute_sum: float64 ``[groups, experts, units]``, sum of absolute activations.
         square_sum: float64 ``[groups, experts, units]``, sum of squared activations.
         count: int64 ``[groups]``, positions seen.
+        groups: labels of the first axis, ``kind`` or ``kind/category``; may be left out where
+            nobody asks for a group by name.
+        experts: labels of the second axis; may be left out likewise.
     """
 
     wins: Tensor
     absolute_sum: Tensor
     square_sum: Tensor
     count: Tensor
+    groups: tuple[str, ...] = ()
+    experts: tuple[str, ...] = ()
 
     @classmethod
     def zeros(
-        cls, groups: int, experts: int, units: int, device: torch.device | str = "cpu"
+        cls,
+        groups: Sequence[str],
+        experts: Sequence[str],
+        units: int,
+        device: torch.device | str = "cpu",
     ) -> UnitStatistics:
         """Statistics of no inputs."""
-        shape = (groups, experts, units)
+        shape = (len(groups), len(experts), units)
         return cls(
             wins=torch.zeros(shape, dtype=torch.int64, device=device),
             absolute_sum=torch.zeros(shape, dtype=torch.float64, device=device),
             square_sum=torch.zeros(shape, dtype=torch.float64, device=device),
-            count=torch.zeros(groups, dtype=torch.int64, device=device),
+            count=torch.zeros(len(groups), dtype=torch.int64, device=device),
+            groups=tuple(groups),
+            experts=tuple(experts),
         )
 
     @property
     def win_share(self) -> Tensor:
-        """Wins over positions, float64 ``[groups, experts, units]`` in [0, 1]."""
+        """Wins over positions, float64 ``[groups, experts, units]`` in [0, 1].
+
+        Raises:
+            ValueError: wins were not counted.
+        """
+        if (self.wins < 0).any():
+            raise ValueError(
+                "this profile has no wins: experts were added to it that were not recorded beside "
+                "the others; record all experts at once, or take another statistic, such as "
+                "mean_activation"
+            )
         return self.wins / self._positions()
 
     @property
@@ -61,24 +88,51 @@ class UnitStatistics:
         return self.absolute_sum / self._positions()
 
     @property
+    def mean_square(self) -> Tensor:
+        """Mean squared activation, float64 ``[groups, experts, units]``."""
+        return self.square_sum / self._positions()
+
+    @property
     def root_mean_square(self) -> Tensor:
         """Root of the mean squared activation, float64 ``[groups, experts, units]``."""
-        return (self.square_sum / self._positions()).sqrt()
+        return self.mean_square.sqrt()
+
+    def of_kinds(self, kinds: Collection[str] | None) -> UnitStatistics:
+        """Groups of some kinds of inputs: those named so, or whose name begins with ``kind/``.
+
+        Args:
+            kinds: for example ``["unsafe"]``; None: all groups.
+
+        Raises:
+            ValueError: there is no group of a kind.
+        """
+        if kinds is None:
+            return self
+        found = [group.partition("/")[0] for group in self.groups]
+        if not kinds or not set(kinds) <= set(found):
+            raise ValueError(
+                f"groups {sorted(kinds)} are asked for, but the profile has inputs of "
+                f"{sorted(set(found))}; name some of these, or record the profile with the "
+                f"missing ones among its prompts"
+            )
+        rows = [i for i, kind in enumerate(found) if kind in kinds]
+        kept = tuple(self.groups[i] for i in rows)
+        return replace(self._map(lambda tensor: tensor[rows]), groups=kept)
 
     def total(self) -> UnitStatistics:
         """All groups as one: the statistic "across all inputs" of the paper."""
-        return self._map(lambda tensor: tensor.sum(0, keepdim=True))
+        return replace(self._map(lambda tensor: tensor.sum(0, keepdim=True)), groups=("all",))
 
     def copy(self) -> UnitStatistics:
         """A copy on the CPU that later additions do not reach."""
         return self._map(lambda tensor: tensor.to("cpu", copy=True))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Field name → tensor."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Name of the statistic → tensor."""
+        return {name: getattr(self, name) for name in STATISTICS}
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> UnitStatistics:
-        return UnitStatistics(**{k: function(tensor) for k, tensor in self.tensors().items()})
+        return replace(self, **{k: function(tensor) for k, tensor in self.tensors().items()})
 
     def _positions(self) -> Tensor:
         """Counts that broadcast and divide: a group without inputs has means of zero."""
@@ -95,12 +149,33 @@ class ActivationProfile:
         output: layer name → statistics of ``ΔW_e x``, one unit per output feature.
         inner: layer name → statistics of ``A_e x``, one unit per rank; an expert of lower rank
             has zeros behind its last unit. Only the ``factor_row`` variant needs them.
+        digests: of each expert, see :func:`expert_digest`; empty if unknown.
+        calibration: digest of the calibration inputs; empty if they were chosen by hand.
     """
 
     experts: tuple[str, ...]
     groups: tuple[str, ...]
     output: dict[str, UnitStatistics]
     inner: dict[str, UnitStatistics]
+    digests: tuple[str, ...] = ()
+    calibration: str = ""
+
+    def check_made_of(self, experts: Mapping[str, LoraAdapter]) -> None:
+        """Refuse experts of the same names, but of other weights; without digests, take all.
+
+        Args:
+            experts: expert name → adapter, of the profile's names.
+
+        Raises:
+            ValueError: an expert is not the one that was recorded.
+        """
+        recorded = dict(zip(self.experts, self.digests, strict=False))
+        other = [n for n, digest in recorded.items() if digest != expert_digest(experts[n])]
+        if other:
+            raise ValueError(
+                f"the profile was recorded for other experts named {other}: their weights have "
+                f"changed since; record it again"
+            )
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Flat tensors and string metadata, as a safetensors file holds them.
@@ -114,8 +189,8 @@ class ActivationProfile:
             for layer, statistics in layers.items()
             for field, tensor in statistics.tensors().items()
         }
-        header = json.dumps({"experts": self.experts, "groups": self.groups})
-        return tensors, {HEADER: header}
+        names = ("experts", "groups", "digests", "calibration")
+        return tensors, {HEADER: json.dumps({name: getattr(self, name) for name in names})}
 
     @classmethod
     def from_tensors(
@@ -138,11 +213,22 @@ class ActivationProfile:
                 raise ValueError(f"activation profile has an unknown tensor '{key}'")
             found[part].setdefault(layer, {})[field] = tensor
         header = json.loads(metadata[HEADER])
+        lists = {k: tuple(header.get(k, ())) for k in ("experts", "groups", "digests")}
+        axes = {"groups": lists["groups"], "experts": lists["experts"]}
         try:
             parts = {
-                part: {layer: UnitStatistics(**named) for layer, named in layers.items()}
+                part: {layer: UnitStatistics(**named, **axes) for layer, named in layers.items()}
                 for part, layers in found.items()
             }
         except TypeError as error:
             raise ValueError(f"activation profile is incomplete: {error}") from error
-        return cls(tuple(header["experts"]), tuple(header["groups"]), **parts)
+        return cls(**lists, **parts, calibration=header.get("calibration", ""))
+
+
+def expert_digest(adapter: LoraAdapter) -> str:
+    """SHA-256 (64 hex digits) over names, factors and scales of an expert's layers."""
+    tensors = {}
+    for name, layer in adapter.layers.items():
+        scale = torch.tensor(layer.scale, dtype=torch.float64)
+        tensors |= {f"{name}.a": layer.a, f"{name}.b": layer.b, f"{name}.scale": scale}
+    return tensors_digest(tensors)

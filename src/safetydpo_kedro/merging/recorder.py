@@ -12,7 +12,12 @@ from torch.utils.hooks import RemovableHandle
 
 from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
 from safetydpo_kedro.merging.experts import check_experts, delta_shape, group_by_layer
-from safetydpo_kedro.merging.profile import ActivationProfile, UnitStatistics
+from safetydpo_kedro.merging.layer_inputs import (
+    adapted_module,
+    position_chunks,
+    positions_per_row,
+)
+from safetydpo_kedro.merging.profile import ActivationProfile, UnitStatistics, expert_digest
 
 
 class _Factors(NamedTuple):
@@ -31,17 +36,19 @@ class ActivationRecorder:
     """Context manager that profiles experts while the base model runs.
 
     Inside the block, every adapted layer's input x is captured and ``ΔW_e x = s_e B_e (A_e x)``
-    is folded into running sums for all experts. Nothing is kept of x, so memory does not grow
-    with the number of calibration inputs. The model itself is not changed: switch trained
-    adapters off while recording, the experts are to be compared on the base model's activations.
+    is folded into running sums for all experts; of a convolution, x are its patches. Nothing is
+    kept of x, so memory does not grow with the number of calibration inputs. The model itself is
+    not changed: switch trained adapters off while recording, the experts are to be compared on
+    the base model's activations.
 
     Args:
         unet: the base model; layer names of the experts are module paths inside it.
         experts: expert name → adapter.
-        groups: labels that inputs may carry, usually their categories. With a single group
+        groups: labels that inputs may carry, ``kind`` or ``kind/category``. With a single group
             inputs need no label.
-        chunk_elements: bound on the activations (experts · positions · units) held at once; the
-            recorder needs about 32 bytes for each.
+        chunk_elements: bound on the activations (experts · positions · units), and on the values
+            of the patches of a convolution, that are held at once; the recorder needs about 32
+            bytes for each.
 
     Raises:
         ValueError: experts do not fit together or do not fit the model.
@@ -75,14 +82,18 @@ class ActivationRecorder:
         self.experts = tuple(experts)
         self.groups = tuple(groups)
         self.chunk_elements = chunk_elements
+        self._digests = tuple(expert_digest(adapter) for adapter in experts.values())
         self._modules: dict[str, nn.Module] = {}
+        self._bases: dict[str, nn.Module] = {}  # other than the module if PEFT has wrapped it
         self._factors: dict[str, _Factors] = {}
         self._output: dict[str, UnitStatistics] = {}
         self._inner: dict[str, UnitStatistics] = {}
         self._row_groups: list[int] | None = None
         self._handles: list[RemovableHandle] = []
         for name, by_expert in group_by_layer(experts).items():
-            self._prepare(name, _linear_module(unet, name, by_expert), by_expert)
+            base = adapted_module(unet, name, by_expert)
+            self._modules[name], self._bases[name] = unet.get_submodule(name), base
+            self._prepare(name, base.weight, by_expert)
 
     def label(self, labels: Sequence[str]) -> None:
         """Say to which group each row of the coming batches belongs.
@@ -118,6 +129,7 @@ class ActivationRecorder:
             groups=self.groups,
             output={name: statistics.copy() for name, statistics in self._output.items()},
             inner={name: statistics.copy() for name, statistics in self._inner.items()},
+            digests=self._digests,
         )
 
     def __enter__(self) -> ActivationRecorder:
@@ -140,9 +152,8 @@ class ActivationRecorder:
         while self._handles:
             self._handles.pop().remove()
 
-    def _prepare(self, name: str, module: nn.Module, by_expert: Mapping[str, LoraLayer]) -> None:
+    def _prepare(self, name: str, weight: Tensor, by_expert: Mapping[str, LoraLayer]) -> None:
         """Move one layer's factors to where it runs and start its sums at zero."""
-        weight = next(module.parameters())
         like = {
             "dtype": torch.promote_types(weight.dtype, torch.float32),
             "device": weight.device,
@@ -155,25 +166,28 @@ class ActivationRecorder:
             index = self.experts.index(expert)
             a[index, : layer.rank] = layer.a.detach()
             b[index, :, : layer.rank] = layer.b.detach().to(**like) * layer.scale
-        size = (len(self.groups), len(self.experts))
-        self._modules[name] = module
         self._factors[name] = _Factors(a, b)
-        self._output[name] = UnitStatistics.zeros(*size, n_out, weight.device)
-        self._inner[name] = UnitStatistics.zeros(*size, rank, weight.device)
+        axes = (self.groups, self.experts)
+        self._output[name] = UnitStatistics.zeros(*axes, n_out, weight.device)
+        self._inner[name] = UnitStatistics.zeros(*axes, rank, weight.device)
 
     @torch.no_grad()
     def _record(self, name: str, x: Tensor) -> None:
-        """Add a layer's input ``[batch, ..., in_features]`` to the sums."""
+        """Add a layer's input to the sums."""
         a, b = self._factors[name]
+        base = self._bases[name]
         members = self._members(name, x)
-        rows = x.reshape(x.shape[0], -1, x.shape[-1]).to(a.dtype)
+        width = len(b) * max(b.shape[1:])
+        if isinstance(base, nn.Conv2d):
+            width = max(width, a.shape[2])  # patches are made here, and count too
         # Whole rows at once if they fit, else parts of a single one.
-        positions = max(1, self.chunk_elements // (len(b) * max(b.shape[1:])))
-        row_step = max(1, positions // rows.shape[1])
+        positions = max(1, self.chunk_elements // width)
+        row_step = max(1, positions // positions_per_row(base, x))
+        limit = max(1, positions // min(row_step, len(x)))
         # Autocast would round the experts' activations to half precision and blur the winners.
         with torch.autocast(x.device.type, enabled=False):
-            for some, group in zip(rows.split(row_step), members.split(row_step, 1), strict=True):
-                for chunk in some.split(positions, dim=1):
+            for some, group in zip(x.split(row_step), members.split(row_step, 1), strict=True):
+                for chunk in position_chunks(base, some, limit, a.dtype):
                     inner = chunk.flatten(0, 1) @ a.transpose(1, 2)
                     _add(self._inner[name], inner, group)
                     _add(self._output[name], inner @ b.transpose(1, 2), group)
@@ -217,28 +231,3 @@ def _sum_by_group(values: Tensor, members: Tensor) -> Tensor:
     by_row = values.unflatten(1, (members.shape[1], -1))
     exact = torch.int64 if values.dtype == torch.bool else torch.float64
     return torch.einsum("gn,enu->geu", members, by_row.sum(2, dtype=exact).double())
-
-
-def _linear_module(unet: nn.Module, name: str, by_expert: Mapping[str, LoraLayer]) -> nn.Module:
-    """The linear layer that the experts adapt.
-
-    Raises:
-        ValueError: there is no such module, it is not linear, or its shape is another one.
-    """
-    expert, layer = next(iter(by_expert.items()))
-    try:
-        module = unet.get_submodule(name)
-    except AttributeError as error:
-        raise ValueError(
-            f"expert '{expert}' adapts layer '{name}', which the model does not have; "
-            f"profile experts on the base model they were trained on"
-        ) from error
-    base = getattr(module, "base_layer", module)  # PEFT wraps the layers it adapts
-    if not isinstance(base, nn.Linear):
-        raise ValueError(f"layer '{name}' is a {type(base).__name__}; only linear layers merge")
-    if delta_shape(layer) != (base.out_features, base.in_features):
-        raise ValueError(
-            f"expert '{expert}', layer '{name}': ΔW has shape {delta_shape(layer)}, but the "
-            f"model's weight {(base.out_features, base.in_features)}"
-        )
-    return module
