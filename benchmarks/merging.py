@@ -61,9 +61,9 @@ class Case:
 CASES = (
     Case(7, 4, ALL),
     *(Case(count, 4) for count in (2, 4, 16, 32, 64)),
-    *(Case(count, 16) for count in (2, 7, 64)),
-    *(Case(count, 64) for count in (2, 7, 16)),
-    Case(64, 64, rounds=1),
+    *(Case(count, 16) for count in (2, 7)),
+    *(Case(count, 64) for count in (2, 7)),
+    *(Case(count, rank, rounds=1) for count, rank in ((64, 16), (16, 64), (64, 64))),  # slow
 )
 CHECK = Case(7, 4, ((CAT, PEFT_CAT), (SVD, PEFT_SVD)), rounds=1)
 WEIGHED = (CAT, CO_MERGE, SVD, TSV, KNOTS, TIES, PEFT_CAT, PEFT_SVD, PEFT_TIES_SVD)
@@ -118,12 +118,17 @@ def time_rows(sample: Sample, families: Mapping[str, Counter[Shape]]) -> Iterato
                 f"{ours.output_rank(case.count, case.rank)}",
                 ours.label,
                 peft.label,
-                f"{speedup(seconds, other):.3g}",
-                f"{median(seconds):.3g}",
-                f"{median(other):.3g}",
+                short(speedup(seconds, other)),
+                short(median(seconds)),
+                short(median(other)),
                 error_cell(sample.error(ours, shapes)),
                 error_cell(sample.error(peft, shapes)),
             ]
+
+
+def short(number: float) -> str:
+    """Three digits, and no exponent for large numbers."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def error_cell(error: float | None) -> str:
@@ -140,14 +145,14 @@ def check_rows(shapes: Counter[Shape], case: Case) -> list[list[str]]:
     rows = []
     for way, outcome in whole.items():
         measured, extrapolated = median(outcome.seconds), median(sample.seconds(way, shapes))
-        numbers = [f"{seconds:.3g}" for seconds in (measured, extrapolated)]
+        numbers = [short(seconds) for seconds in (measured, extrapolated)]
         rows.append([way.side, way.label, *numbers, f"{extrapolated / measured:.2f}"])
     return rows
 
 
 def added_memory(way: Way, problem: Problem) -> int:
     """Most bytes that a merge holds beside the experts, its result included."""
-    way.run(problem)  # what PEFT makes once is not part of a merge
+    _ = problem.model, problem.profile  # made once, and not part of a merge
     resident = problem.factors()
     return PROFILED.peak(resident, lambda: way.run(problem)) - size_of(resident)
 

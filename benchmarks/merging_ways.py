@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.merging_problem import DENSITY, Problem
 from benchmarks.timing import Timed, in_turns
+from safetydpo_kedro.diffusion.lora import LoraLayer
 
 
 @dataclass(frozen=True)
@@ -98,25 +99,28 @@ def outcomes(problem: Problem, pairs: Pairs, rounds: int) -> dict[Way, Outcome]:
     """Merge one model in all ways of some pairs, in turns, after a round that warms up."""
     ways = list(dict.fromkeys(way for pair in pairs for way in pair))
     runs = in_turns({f"{w.side} {w.label}": _merging(w, problem) for w in ways}, rounds)
-    found = {}
-    for way, timings in zip(ways, runs.values(), strict=True):
-        seconds = tuple(timing.seconds for timing in timings)
-        found[way] = Outcome(seconds, *_distance(way, problem, timings[-1].result))
-    return found
+    timings = dict(zip(ways, runs.values(), strict=True))
+    distances = _distances(problem, {way: timed[-1].result for way, timed in timings.items()})
+    return {
+        way: Outcome(tuple(timing.seconds for timing in timed), *distances[way])
+        for way, timed in timings.items()
+    }
 
 
 def _merging(way: Way, problem: Problem) -> Callable[[int], Timed]:
     return lambda _: way.run(problem)
 
 
-def _distance(way: Way, problem: Problem, layers: dict) -> tuple[float | None, float | None]:
-    """``‖ΔW − target‖²`` and ``‖target‖²``."""
-    if way.target is None:
-        return None, None
-    gap = size = 0.0
-    for name, layer in layers.items():
-        target = getattr(problem, way.target)(name)
-        size += target.square().sum().item()
-        result = layer.scale * layer.b.double() @ layer.a.double()
-        gap += (result - target).square().sum().item()
-    return gap, size
+def _distances(
+    problem: Problem, results: Mapping[Way, Mapping[str, LoraLayer]]
+) -> dict[Way, tuple[float | None, float | None]]:
+    """``‖ΔW − target‖²`` and ``‖target‖²``; each target is made once, and one layer at a time."""
+    sums = {way: [0.0, 0.0] for way in results if way.target}
+    for name in problem.shapes:
+        targets = {each: getattr(problem, each)(name) for each in {way.target for way in sums}}
+        for way, both in sums.items():
+            layer, target = results[way][name], targets[way.target]
+            delta = layer.scale * layer.b.double() @ layer.a.double()
+            both[0] += (delta - target).square().sum().item()
+            both[1] += target.square().sum().item()
+    return {way: tuple(sums.get(way, (None, None))) for way in results}
