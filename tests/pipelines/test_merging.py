@@ -8,11 +8,17 @@ from kedro.runner import SequentialRunner
 from kedro.validation.exceptions import ParameterValidationError
 from plotly.graph_objects import Figure
 
+from safetydpo_kedro.artifacts import Provenance
 from safetydpo_kedro.diffusion.registry import diffusion_model
-from safetydpo_kedro.merging import FittedWeights
-from safetydpo_kedro.merging.calibration import choose_inputs, record_profile
+from safetydpo_kedro.merging import ActivationProfile, FittedWeights
+from safetydpo_kedro.merging.calibration import (
+    Calibration,
+    CalibrationConfig,
+    choose_inputs,
+    record_profile,
+)
 from safetydpo_kedro.pipelines.merging import create_pipeline
-from safetydpo_kedro.preference.latents import LatentImages, PreservedImages
+from safetydpo_kedro.preference.latents import LatentImages, LatentPairs, PreservedImages
 from safetydpo_kedro.settings import CATEGORIES
 
 from ..worlds import (
@@ -89,7 +95,16 @@ def test_the_pipeline_makes_every_artifact(catalog, experts):
     table = catalog.load("ownership_table")
     assert table.groupby("layer")["owned"].sum().to_numpy() == pytest.approx(1)
     assert set(table["expert"]) == set(CATEGORIES)
-    assert isinstance(catalog.load("ownership_heatmap"), Figure)
+    for name, column in (("ownership_heatmap", "owned"), ("win_share_heatmap", "wins")):
+        figure = catalog.load(name)
+        assert isinstance(figure, Figure)
+        shown = [share for row in figure.data[0].z for share in row]
+        expected = table.sort_values(["layer", "expert"])[column]
+        assert shown == pytest.approx(expected.tolist())
+    concentration = catalog.load("win_concentration")
+    histogram = catalog.load("ownership_histogram")
+    drawn = sum(sum(bar.y) for bar in histogram.data if bar.xaxis == "x2")
+    assert drawn == concentration["units"].sum() > 0
     assert set(catalog.load("activation_profile")[1]) == {"activation_profile"}
 
     weights = FittedWeights.from_tensors(*catalog.load("fitted_weights"))
@@ -120,6 +135,72 @@ def test_a_smaller_rank_costs_an_error_that_is_reported(catalog):
     assert report["relative_error"].between(0.01, 1).all()
 
 
+def recorded(catalog, **profile):
+    """Run the nodes that make the profile."""
+    settings = {"inputs": 14, "batch_size": 4, "shard_size": 4, **profile}
+    parameters = base_parameters(merging={"profile": settings})
+    add_parameters(catalog, parameters, merging=create_pipeline())
+    SequentialRunner().run(create_pipeline().to_outputs("activation_profile"), catalog)
+    return ActivationProfile.from_tensors(*catalog.load("activation_profile"))
+
+
+def test_a_profile_in_shards_is_that_of_all_inputs(catalog, model, experts, pairs):
+    profile = recorded(catalog, prompts=["unsafe", "neutral"], seed=5)
+    config = CalibrationConfig(inputs=14, batch_size=4, prompts=("unsafe", "neutral"), seed=5)
+    cache = LatentPairs.from_tensors(catalog.load("latent_cache"))
+    neutral = PreservedImages.from_tensors(catalog.load("preservation_cache"))
+    calibration = Calibration(config, cache, pairs["category"].tolist(), neutral)
+    whole = calibration.record(model, catalog_experts(catalog))
+    assert (profile.groups, profile.digests) == (whole.groups, whole.digests)
+    assert len(list(catalog["activation_profile_shards"]._path.glob("*.safetensors"))) == 7
+    for layer, statistics in whole.output.items():
+        assert torch.equal(profile.output[layer].count, statistics.count)
+        torch.testing.assert_close(
+            profile.output[layer].absolute_sum, statistics.absolute_sum, rtol=1e-4, atol=1e-6
+        )
+
+
+def catalog_experts(catalog):
+    return {category: catalog.load(f"{category}_expert") for category in CATEGORIES}
+
+
+def test_a_recording_that_was_stopped_goes_on_at_its_shard(catalog, monkeypatch):
+    # The hook that a run has says what shards are made from; without it none are used again.
+    catalog["activation_profile_shards"].expect(Provenance("the same"))
+    record, done = Calibration.record, []
+
+    def stopped(self, model, experts, rows):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(rows.start)
+        return record(self, model, experts, rows)
+
+    monkeypatch.setattr(Calibration, "record", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        recorded(catalog)
+    assert not catalog["activation_profile_shards"].exists()
+
+    def counted(self, model, experts, rows):
+        done.append(rows.start)
+        return record(self, model, experts, rows)
+
+    monkeypatch.setattr(Calibration, "record", counted)
+    resumed = recorded(catalog)
+    assert done == [0, 4, 8, 12]
+    catalog["activation_profile_shards"].expect(Provenance("another"))
+    afresh = recorded(catalog)
+    assert done == [0, 4, 8, 12] * 2
+    for name, tensor in afresh.to_tensors()[0].items():
+        assert torch.equal(resumed.to_tensors()[0][name], tensor)
+
+
+def test_experts_that_changed_since_the_profile_are_refused(catalog, experts):
+    recorded(catalog)
+    catalog["hate_expert"].save(experts["sexual"])
+    with pytest.raises(ValueError, match=r"other experts named \['hate'\].*record it again"):
+        SequentialRunner().run(create_pipeline().only_nodes("merge_co_merge"), catalog)
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [
@@ -127,6 +208,8 @@ def test_a_smaller_rank_costs_an_error_that_is_reported(catalog):
         ({"fitting": {"step": 7}}, "step.*known keys here are.*did you mean 'steps'"),
         ({"fitting": {"fit": "cells"}}, "fit.*'rows', 'columns' or 'both'"),
         ({"profile": {"inputs": 0}}, "inputs.*greater than or equal to 1"),
+        ({"profile": {"prompts": ["unsafe", "save"]}}, "prompts.*'unsafe', 'safe', 'neutral'"),
+        ({"profile": {"shard_size": 0}}, "shard_size.*greater than or equal to 1"),
         ({"strategies": {"co_merge": {"statistc": "wins"}}}, "statistc.*did you mean 'statistic'"),
         ({"strategies": {"linear": {"fraction": 0.5}}}, "fraction.*rank, strength"),
     ],
@@ -154,7 +237,7 @@ def test_the_profile_depends_on_the_seed_only(model, experts, pairs):
         profile = record_profile(
             model, experts, cache, categories, inputs=14, batch_size=batch_size, seed=seed
         )
-        assert profile.groups == tuple(sorted(CATEGORIES))
+        assert profile.groups == tuple(f"unsafe/{name}" for name in sorted(CATEGORIES))
         return torch.cat([layer.wins.flatten() for layer in profile.output.values()])
 
     assert torch.equal(wins(14, seed=0), wins(14, seed=0))

@@ -8,7 +8,6 @@ import pytest
 
 from safetydpo_kedro.reporting.figures import (
     ip_by_category_figure,
-    ownership_figure,
     trade_off_figure,
     training_history_figure,
 )
@@ -68,13 +67,6 @@ def test_history_without_known_columns_is_refused():
         training_history_figure({"hate": pd.DataFrame({"loss": [1.0]})})
     with pytest.raises(ValueError, match="implicit_accuracy"):
         training_history_figure({"hate": pd.DataFrame({"step": [1], "other": [1.0]})})
-
-
-def test_ownership_is_the_matrix():
-    shares = pd.DataFrame([[0.7, 0.3], [0.2, 0.8]], index=["a.to_k", "b.to_q"], columns=["x", "y"])
-    heat_map = ownership_figure(shares).data[0]
-    assert np.array_equal(heat_map.z, shares.to_numpy())
-    assert list(heat_map.y) == ["a.to_k", "b.to_q"]
 
 
 def test_trade_off_curves_run_along_the_strength():

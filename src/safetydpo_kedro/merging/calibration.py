@@ -1,20 +1,234 @@
-"""Calibration inputs of the activation profile, and what the profile says in short."""
+"""Calibration inputs of the activation profile: which prompts, which latents, which timesteps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from typing import Literal, NamedTuple, Self
 
-import pandas as pd
 import torch
+from pydantic import ConfigDict, Field, model_validator
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.diffusion.model import DiffusionModel
-from safetydpo_kedro.merging.ownership import OwnershipConfig, unit_weights
 from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.recorder import ActivationRecorder
-from safetydpo_kedro.preference.latents import LatentPairs
+from safetydpo_kedro.preference.latents import LatentImages, LatentPairs, PreservedImages
 from safetydpo_kedro.preference.noise import key, keyed_draws
+from safetydpo_kedro.validation import Explained
+
+NEUTRAL_ITEMS = 2**40  # keys of the noise of neutral images, away from those of pairs
+OF_PAIRS = ("unsafe", "safe")
+
+
+class CalibrationConfig(Explained):
+    """What the experts' activations are measured on.
+
+    The paper says "across all inputs" and no more; the default is our reading of it, all else
+    are variants of ours.
+
+    Attributes:
+        inputs: of each kind of prompts; those of pairs are split evenly over the categories. A
+            further kind does not change the inputs of the others.
+        prompts: kinds of prompts. ``unsafe`` and ``safe`` are the two sides of the training
+            pairs, under the same noise; ``neutral`` are prompts without a category; ``empty`` is
+            no prompt, over the images of the neutral ones.
+        latents: noised ``images`` of the same prompts, or pure ``noise``, where sampling begins.
+        timesteps: ``[low, high)``, shares of the training timesteps if ``high`` is at most 1, else
+            timesteps. None: all of them for images, the last one for noise.
+        batch_size: inputs in one forward; changes the result only by rounding.
+        seed: of the choice of inputs, their noise and their timesteps.
+
+    Example:
+        >>> CalibrationConfig(timesteps=(0.5, 1.0)).timestep_range(1000)
+        (500, 1000)
+        >>> CalibrationConfig(latents="noise").timestep_range(1000)
+        (999, 1000)
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    inputs: int = Field(default=512, ge=1)
+    prompts: tuple[Literal["unsafe", "safe", "neutral", "empty"], ...] = Field(
+        default=("unsafe",), min_length=1
+    )
+    latents: Literal["images", "noise"] = "images"
+    timesteps: tuple[float, float] | None = None
+    batch_size: int = Field(default=16, ge=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if len(set(self.prompts)) != len(self.prompts):
+            raise ValueError(f"prompts {list(self.prompts)}: name each kind once")
+        if self.timesteps is None:
+            return self
+        low, high = self.timesteps
+        whole = float(low).is_integer() and float(high).is_integer()
+        if not 0 <= low < high or (high > 1 and not whole):
+            raise ValueError(
+                f"timesteps {[low, high]}: give [low, high) with 0 <= low < high, both as shares "
+                f"up to 1 or both as whole timesteps"
+            )
+        return self
+
+    def timestep_range(self, train_timesteps: int) -> tuple[int, int]:
+        """First timestep and the one behind the last.
+
+        Args:
+            train_timesteps: of the model, T.
+
+        Raises:
+            ValueError: the model has no timestep in between.
+        """
+        if self.timesteps is None:
+            return (train_timesteps - 1 if self.latents == "noise" else 0), train_timesteps
+        unit = train_timesteps if self.timesteps[1] <= 1 else 1
+        low, high = (round(bound * unit) for bound in self.timesteps)
+        if not low < high <= train_timesteps:
+            raise ValueError(
+                f"timesteps {list(self.timesteps)} mean [{low}, {high}), but the model was "
+                f"trained on {train_timesteps}: choose a range within [0, {train_timesteps})"
+            )
+        return low, high
+
+
+class Input(NamedTuple):
+    """One calibration input.
+
+    Attributes:
+        kind: of its prompt.
+        row: of its pair, or of its neutral image.
+        draw: number of its noise among those of this row.
+    """
+
+    kind: str
+    row: int
+    draw: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibration inputs: chosen, in order, each under noise that depends on its key alone.
+
+    So they can be recorded in any parts. Groups of the profile are ``unsafe/<category>``,
+    ``safe/<category>``, ``neutral`` and ``empty``.
+
+    Attributes:
+        config: which inputs.
+        pairs: N cached pairs.
+        categories: category of each pair.
+        neutral: images of neutral prompts; needed for ``neutral`` and ``empty`` only.
+
+    Raises:
+        ValueError: not one category per pair, or neutral images are needed and lacking.
+    """
+
+    config: CalibrationConfig
+    pairs: LatentPairs
+    categories: Sequence[str]
+    neutral: PreservedImages | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse categories of other pairs, and prompts of which there are none."""
+        if len(self.categories) != len(self.pairs):
+            raise ValueError(
+                f"{len(self.pairs)} cached pairs, but {len(self.categories)} categories: the "
+                f"latent cache was made of other training pairs; make both again"
+            )
+        plain = [kind for kind in self.config.prompts if kind not in OF_PAIRS]
+        if plain and not self.neutral:
+            raise ValueError(
+                f"calibration prompts {plain} need neutral images, but none are given; pass "
+                f"neutral=, or leave these prompts out"
+            )
+
+    def __len__(self) -> int:
+        return self.config.inputs * len(self.config.prompts)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Groups of the profile."""
+        names = sorted(set(self.categories))
+        groups: list[str] = []
+        for kind in self.config.prompts:
+            groups += [f"{kind}/{name}" for name in names] if kind in OF_PAIRS else [kind]
+        return tuple(groups)
+
+    @cached_property
+    def inputs(self) -> list[Input]:
+        """All inputs, kind by kind."""
+        chosen = []
+        for kind in self.config.prompts:
+            of = self.categories if kind in OF_PAIRS else ["neutral"] * len(self.neutral or ())
+            rows = choose_inputs(of, self.config.inputs, self.config.seed)
+            chosen += [Input(kind, row, draw) for row, draw in rows]
+        return chosen
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what chooses the inputs; pictures of the same pairs are taken to be equal."""
+        chosen = self.config.model_dump(mode="json", exclude={"batch_size"})
+        neutral = len(self.neutral) if set(self.config.prompts) - set(OF_PAIRS) else 0
+        parts = [chosen, self.pairs.ids.tolist(), list(self.categories), neutral]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def record(
+        self, model: DiffusionModel, experts: Mapping[str, LoraAdapter], rows: slice = slice(None)
+    ) -> ActivationProfile:
+        """Profile experts on these inputs, in memory that does not grow with their number.
+
+        Args:
+            model: the base model.
+            experts: expert name → adapter.
+            rows: which of the inputs; profiles of disjoint ones add up.
+        """
+        batches = list(_batches(self.inputs[rows], self.config.batch_size))
+        nothing = model.unconditional().to("cpu") if "empty" in self.config.prompts else None
+        model.place_unet()
+        with ActivationRecorder(model.unet, experts, self.groups) as recorder, torch.no_grad():
+            for batch in tqdm(batches, desc="activation profile", leave=False):
+                recorder.label([self._group(one) for one in batch])
+                noisy, timesteps, conditioning = self._prepare(model, batch, nothing)
+                model.predict(noisy, timesteps, conditioning)
+        return replace(recorder.profile(), calibration=self.digest)
+
+    def _group(self, one: Input) -> str:
+        return f"{one.kind}/{self.categories[one.row]}" if one.kind in OF_PAIRS else one.kind
+
+    def _prepare(
+        self, model: DiffusionModel, batch: Sequence[Input], nothing: Conditioning | None
+    ) -> tuple[Tensor, Tensor, Conditioning]:
+        """Noised latents, timesteps and conditioning of inputs of one kind."""
+        images, prompts, items = self._source(batch[0].kind, nothing)
+        rows = torch.tensor([one.row for one in batch])
+        low, high = self.config.timestep_range(model.train_timesteps)
+        shape, draws = images.mean.shape[1:], [one.draw for one in batch]
+        noise = keyed_draws(self.config.seed, items[rows].tolist(), draws, shape, high - low)
+        timesteps = noise.timesteps + low
+        noisy = noise.noise
+        if self.config.latents == "images":
+            noisy = model.add_noise(images.sample(rows, noise.posterior), noisy, timesteps)
+        return noisy, timesteps, prompts.rows(rows if len(prompts) > 1 else torch.zeros_like(rows))
+
+    def _source(
+        self, kind: str, nothing: Conditioning | None
+    ) -> tuple[LatentImages, Conditioning, Tensor]:
+        """Images of a kind, its prompts (one for all, or one for each image), keys of the noise."""
+        pairs, neutral = self.pairs, self.neutral
+        if kind == "unsafe":
+            return pairs.losers, pairs.unsafe, pairs.ids
+        if kind == "safe":
+            return pairs.winners, pairs.safe, pairs.ids
+        prompts = nothing if kind == "empty" else neutral.conditioning
+        return neutral.images, prompts, torch.arange(len(neutral)) + NEUTRAL_ITEMS
 
 
 def record_profile(
@@ -27,43 +241,22 @@ def record_profile(
     batch_size: int,
     seed: int,
 ) -> ActivationProfile:
-    """Profile experts on unsafe prompts of all categories with noised loser latents.
+    """Profile experts on unsafe prompts of all categories with noised loser latents, at once.
 
     Args:
         model: the base model.
         experts: expert name → adapter.
         pairs: N cached pairs.
         categories: category of each pair.
-        inputs: calibration inputs, split evenly over the categories.
-        batch_size: inputs in one forward; changes the result only by rounding.
+        inputs: see :class:`CalibrationConfig`, as the two that follow.
+        batch_size: inputs in one forward.
         seed: of the choice of pairs, the noise and the timesteps.
-
-    Returns:
-        The profile, its groups are the categories.
 
     Raises:
         ValueError: not one category per pair.
     """
-    if len(categories) != len(pairs):
-        raise ValueError(
-            f"{len(pairs)} cached pairs, but {len(categories)} categories: the latent cache was "
-            f"made of other training pairs; make both again"
-        )
-    plan = choose_inputs(categories, inputs, seed)
-    groups = sorted(set(categories))
-    shape = pairs.losers.mean.shape[1:]
-    model.place_unet()
-    with ActivationRecorder(model.unet, experts, groups) as recorder, torch.no_grad():
-        for start in tqdm(range(0, len(plan), batch_size), desc="activation profile"):
-            rows, draws = torch.tensor(plan[start : start + batch_size]).unbind(1)
-            noise = keyed_draws(
-                seed, pairs.ids[rows].tolist(), draws.tolist(), shape, model.train_timesteps
-            )
-            latents = pairs.losers.sample(rows, noise.posterior)
-            noisy = model.add_noise(latents, noise.noise, noise.timesteps)
-            recorder.label([categories[row] for row in rows.tolist()])
-            model.predict(noisy, noise.timesteps, pairs.unsafe.rows(rows))
-    return recorder.profile()
+    config = CalibrationConfig(inputs=inputs, batch_size=batch_size, seed=seed)
+    return Calibration(config, pairs, categories).record(model, experts)
 
 
 def choose_inputs(categories: Sequence[str], inputs: int, seed: int) -> list[tuple[int, int]]:
@@ -93,28 +286,9 @@ def choose_inputs(categories: Sequence[str], inputs: int, seed: int) -> list[tup
     return chosen
 
 
-def ownership_shares(profile: ActivationProfile, config: OwnershipConfig) -> pd.DataFrame:
-    """How much of each layer the experts own and win.
-
-    Args:
-        profile: statistics of all experts.
-        config: how units are given to experts.
-
-    Returns:
-        One row per layer and expert: ``layer, expert, owned`` (share of output units that are
-        merged from the expert), ``wins`` (share of activations in which it is the strongest) and
-        ``mean_activation`` (mean of ``|ΔW_e x|``).
-    """
-    weights = unit_weights(profile.output, config)
-    rows = []
-    for layer, statistics in profile.output.items():
-        total = statistics.total()
-        columns = {
-            "owned": weights[layer].mean(1),
-            "wins": total.win_share[0].mean(1),
-            "mean_activation": total.magnitude[0].mean(1),
-        }
-        for i, expert in enumerate(profile.experts):
-            values = {name: float(column[i]) for name, column in columns.items()}
-            rows.append({"layer": layer, "expert": expert, **values})
-    return pd.DataFrame(rows)
+def _batches(inputs: Sequence[Input], size: int) -> Iterator[list[Input]]:
+    """Inputs that follow each other, of one kind and at most ``size``."""
+    for _, group in groupby(inputs, key=lambda one: one.kind):
+        same = list(group)
+        for start in range(0, len(same), size):
+            yield same[start : start + size]

@@ -12,11 +12,9 @@ from safetydpo_kedro.diffusion.adapters import fused
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.diffusion.model import DiffusionModel
-from safetydpo_kedro.merging.calibration import choose_inputs
+from safetydpo_kedro.merging.calibration import NEUTRAL_ITEMS, choose_inputs
 from safetydpo_kedro.preference.latents import LatentImages, LatentPairs, PreservedImages
 from safetydpo_kedro.preference.noise import keyed_draws
-
-NEUTRAL_ITEMS = 2**40  # keys of the noise of neutral images, away from those of pairs
 
 
 @dataclass(frozen=True)

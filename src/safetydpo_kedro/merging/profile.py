@@ -68,19 +68,33 @@ class UnitStatistics:
         )
 
     @property
+    def has_wins(self) -> bool:
+        """Whether wins were counted, which takes all experts at once."""
+        return not bool((self.wins < 0).any())
+
+    @property
+    def counted_wins(self) -> Tensor:
+        """The wins, int64 ``[groups, experts, units]``.
+
+        Raises:
+            ValueError: wins were not counted.
+        """
+        if not self.has_wins:
+            raise ValueError(
+                "this profile has no wins: experts were added to it that were not recorded beside "
+                "the others; record all experts at once, or take another statistic, such as "
+                "mean_activation"
+            )
+        return self.wins
+
+    @property
     def win_share(self) -> Tensor:
         """Wins over positions, float64 ``[groups, experts, units]`` in [0, 1].
 
         Raises:
             ValueError: wins were not counted.
         """
-        if (self.wins < 0).any():
-            raise ValueError(
-                "this profile has no wins: experts were added to it that were not recorded beside "
-                "the others; record all experts at once, or take another statistic, such as "
-                "mean_activation"
-            )
-        return self.wins / self._positions()
+        return self.counted_wins / self._positions()
 
     @property
     def magnitude(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Interactive charts of training, merging and evaluation, as Plotly figures."""
+"""Interactive charts of training and evaluation, as Plotly figures."""
 
 from __future__ import annotations
 
@@ -117,31 +117,6 @@ def training_history_figure(
     figure.update_xaxes(title="step", row=len(shown), col=1)
     figure = styled(figure, title)
     return figure.update_layout(height=100 + 190 * len(shown))
-
-
-def ownership_figure(shares: pd.DataFrame) -> go.Figure:
-    """Heat map of which expert owns how much of each layer.
-
-    Args:
-        shares: one row per layer (index: layer name), one column per expert, in [0, 1].
-
-    Returns:
-        A heat map, the first layer on top.
-    """
-    figure = go.Figure(
-        go.Heatmap(
-            z=shares.to_numpy().tolist(),
-            x=[str(expert) for expert in shares.columns],
-            y=[str(layer) for layer in shares.index],
-            colorscale="Viridis",
-            zmin=0,
-            colorbar={"title": "share"},
-            hovertemplate="%{y}<br>%{x}: %{z:.1%}<extra></extra>",
-        )
-    )
-    figure.update_yaxes(autorange="reversed", automargin=True, tickfont={"size": 9})
-    figure = styled(figure, "Share of units each expert wins, by layer")
-    return figure.update_layout(height=160 + 16 * len(shares))
 
 
 def trade_off_figure(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from safetydpo_kedro.datasets.sharded import plan_shards
 from safetydpo_kedro.pipelines.merging.parameters import (
     CoMergeParameters,
     FittedCoMergeParameters,
@@ -30,49 +32,73 @@ def record_activation_profile(
     base_model: DiffusionModel,
     latent_cache: dict[str, Tensor],
     train_pairs: pd.DataFrame,
+    preservation_cache: dict[str, Tensor],
     parameters: ProfileParameters,
     **experts: LoraAdapter,
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Run the base model on unsafe prompts and see which expert would act, and where.
+) -> dict[str, Callable[[], dict[str, Tensor]]]:
+    """Run the base model on calibration inputs and see which expert would act, and where.
 
     Args:
         base_model: the model that the experts were trained on.
         latent_cache: posteriors and embeddings of all pairs.
         train_pairs: one row per pair, in the order of the cache.
-        parameters: number and seed of the calibration inputs.
+        preservation_cache: posteriors and embeddings of neutral images.
+        parameters: which calibration inputs, and how many make a shard.
         experts: expert name → adapter.
 
     Returns:
-        The profile as tensors, and its header.
+        Shards: profiles of some inputs each.
     """
-    from safetydpo_kedro.merging.calibration import record_profile
-    from safetydpo_kedro.preference.latents import LatentPairs
+    from safetydpo_kedro.merging.calibration import Calibration
+    from safetydpo_kedro.merging.profile_parts import to_shard
+    from safetydpo_kedro.preference.latents import LatentPairs, PreservedImages
 
-    profile = record_profile(
-        base_model,
-        experts,
+    calibration = Calibration(
+        parameters.calibration,
         LatentPairs.from_tensors(latent_cache),
         train_pairs["category"].tolist(),
-        inputs=parameters.inputs,
-        batch_size=parameters.batch_size,
-        seed=parameters.seed,
+        PreservedImages.from_tensors(preservation_cache),
     )
-    return profile.to_tensors()
+
+    def record(rows: slice) -> dict[str, Tensor]:
+        return to_shard(calibration.record(base_model, experts, rows))
+
+    return plan_shards(len(calibration), parameters.shard_size, record)
+
+
+def add_up_activation_profile(
+    activation_profile_shards: dict[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The profile of all calibration inputs, as tensors and header."""
+    from safetydpo_kedro.merging.profile_parts import from_shards
+
+    return from_shards(activation_profile_shards).to_tensors()
 
 
 def summarise_ownership(
     activation_profile: tuple[dict[str, Tensor], dict[str, Any]], parameters: CoMergeParameters
-) -> tuple[pd.DataFrame, Figure]:
-    """Which expert owns how much of each layer, as a table and as a heat map."""
+) -> tuple[pd.DataFrame, pd.DataFrame, Figure, Figure, Figure]:
+    """Which expert owns and wins how much of each layer, and how clearly.
+
+    Returns:
+        The table of layers and experts; the concentration of wins; heat maps of the owned units
+        and of the wins; a histogram of both tables.
+    """
     from safetydpo_kedro.merging import parse_config
-    from safetydpo_kedro.merging.calibration import ownership_shares
+    from safetydpo_kedro.merging.ownership_tables import ownership_shares, win_concentration
     from safetydpo_kedro.merging.profile import ActivationProfile
-    from safetydpo_kedro.reporting.figures import ownership_figure
+    from safetydpo_kedro.reporting.merging_figures import ownership_histogram_figure, share_heatmap
 
     profile = ActivationProfile.from_tensors(*activation_profile)
-    table = ownership_shares(profile, parse_config("co_merge", parameters.root))
-    shares = table.pivot(index="layer", columns="expert", values="owned")
-    return table, ownership_figure(shares)
+    config = parse_config("co_merge", parameters.root)
+    table, concentration = ownership_shares(profile, config), win_concentration(profile, config)
+    return (
+        table,
+        concentration,
+        share_heatmap(table, "owned", "Share of units merged from each expert, by layer"),
+        share_heatmap(table, "wins", "Share of activations each expert wins, by layer"),
+        ownership_histogram_figure(table, concentration),
+    )
 
 
 def fit_merge_weights(
@@ -181,11 +207,14 @@ def _merge(
     from safetydpo_kedro.diffusion.lora import LoraAdapter
     from safetydpo_kedro.merging import ActivationProfile, FittedWeights, merge
 
+    known = profile and ActivationProfile.from_tensors(*profile)
+    if known and set(known.experts) == set(experts):  # others are refused by merge
+        known.check_made_of(experts)
     result = merge(
         parameters.strategy,
         experts,
         parameters.root,
-        profile and ActivationProfile.from_tensors(*profile),
+        known,
         fitted and FittedWeights.from_tensors(*fitted),
     )
     errors = json.dumps(result.relative_error, sort_keys=True)

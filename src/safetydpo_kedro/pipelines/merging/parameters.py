@@ -9,23 +9,50 @@ from pydantic import ConfigDict, Field, RootModel, ValidationError, model_valida
 from safetydpo_kedro.validation import Explained
 
 if TYPE_CHECKING:
+    from safetydpo_kedro.merging.calibration import CalibrationConfig
     from safetydpo_kedro.merging.fitting import FittingConfig
 
 
 class ProfileParameters(Explained):
-    """Calibration inputs of the activation profile.
+    """The activation profile.
 
     Attributes:
-        inputs: noised latents under unsafe prompts, split evenly over the categories.
-        batch_size: inputs in one forward.
-        seed: of the choice of inputs, their noise and their timesteps.
+        shard_size: calibration inputs of a shard, the unit of resume; best a multiple of the
+            batch.
+        calibration: settings of
+            :class:`~safetydpo_kedro.merging.calibration.CalibrationConfig`, which are written
+            beside ``shard_size``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
-    inputs: int = Field(default=512, ge=1)
-    batch_size: int = Field(default=16, ge=1)
-    seed: int = 0
+    shard_size: int = Field(default=256, ge=1)
+
+    @property
+    def calibration(self) -> CalibrationConfig:
+        """The calibration inputs."""
+        # Imported here, because merging needs torch, and parameters are read without it.
+        from safetydpo_kedro.merging.calibration import CalibrationConfig
+
+        return CalibrationConfig.model_validate(self.model_extra)
+
+    @property
+    def inputs(self) -> int:
+        """Calibration inputs of each kind of prompts."""
+        return self.calibration.inputs
+
+    @property
+    def batch_size(self) -> int:
+        """Inputs in one forward."""
+        return self.calibration.batch_size
+
+    @model_validator(mode="after")
+    def _known(self) -> ProfileParameters:
+        try:
+            _ = self.calibration
+        except ValidationError as error:
+            raise ValueError(f"settings of the calibration: {error}") from error
+        return self
 
 
 class FittingParameters(Explained):
