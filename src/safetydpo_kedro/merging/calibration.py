@@ -183,7 +183,7 @@ class Calibration:
     def record(
         self, model: DiffusionModel, experts: Mapping[str, LoraAdapter], rows: slice = slice(None)
     ) -> ActivationProfile:
-        """Profile experts on these inputs, in memory that does not grow with their number.
+        """Profile experts on these inputs; only the list of them grows with their number.
 
         Args:
             model: the base model.
