@@ -72,7 +72,10 @@ def test_the_pipeline_makes_every_artifact(catalog, experts):
         merging={
             "profile": {"inputs": 14, "batch_size": 5},
             "fitting": FITTING,
-            "strategies": {"co_merge": {"ownership": "argmax", "strength": 1.0}},
+            "strategies": {
+                "co_merge": {"ownership": "argmax", "strength": 1.0},
+                "fitted_co_merge": {"strength": 1.0},
+            },
         }
     )
     add_parameters(catalog, parameters, merging=create_pipeline())
