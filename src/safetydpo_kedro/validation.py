@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Any, Self, get_args, get_origin
+from typing import Any, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Explained(BaseModel):
@@ -23,6 +25,24 @@ class Explained(BaseModel):
             return super().model_validate(obj, **options)
         except ValidationError as error:
             raise _explain(error, cls) from None
+
+
+def validate_nested(model: type[Model], values: Any, what: str) -> Model:
+    """Build a model within the check of another one, or of a function's argument.
+
+    Args:
+        model: to build.
+        values: plain values.
+        what: is named before the error.
+
+    Raises:
+        ValueError: a key or a value is not one it knows. A validator may raise it, unlike the
+            ``ValidationError`` of :class:`Explained`, whose kinds of errors are its own.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{what}: {error}") from error
 
 
 def suggestion(key: str, known: list[str]) -> str:

@@ -138,11 +138,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         """Refuse categories of other pairs, and prompts of which there are none."""
-        if len(self.categories) != len(self.pairs):
-            raise ValueError(
-                f"{len(self.pairs)} cached pairs, but {len(self.categories)} categories: the "
-                f"latent cache was made of other training pairs; make both again"
-            )
+        check_categories(self.pairs, self.categories)
         plain = [kind for kind in self.config.prompts if kind not in OF_PAIRS]
         if plain and not self.neutral:
             raise ValueError(
@@ -257,6 +253,19 @@ def record_profile(
     """
     config = CalibrationConfig(inputs=inputs, batch_size=batch_size, seed=seed)
     return Calibration(config, pairs, categories).record(model, experts)
+
+
+def check_categories(pairs: LatentPairs, categories: Sequence[str]) -> None:
+    """Refuse categories of other pairs.
+
+    Raises:
+        ValueError: not one category per pair.
+    """
+    if len(categories) != len(pairs):
+        raise ValueError(
+            f"{len(pairs)} cached pairs, but {len(categories)} categories: the latent cache was "
+            f"made of other training pairs; make both again"
+        )
 
 
 def choose_inputs(categories: Sequence[str], inputs: int, seed: int) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from safetydpo_kedro.diffusion.adapters import fused
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.diffusion.model import DiffusionModel
-from safetydpo_kedro.merging.calibration import NEUTRAL_ITEMS, choose_inputs
+from safetydpo_kedro.merging.calibration import NEUTRAL_ITEMS, check_categories, choose_inputs
 from safetydpo_kedro.preference.latents import LatentImages, LatentPairs, PreservedImages
 from safetydpo_kedro.preference.noise import keyed_draws
 
@@ -88,11 +88,7 @@ def fitting_data(
     Raises:
         ValueError: not one category per pair, or an expert's category has no pair.
     """
-    if len(categories) != len(pairs):
-        raise ValueError(
-            f"{len(pairs)} cached pairs, but {len(categories)} categories: the latent cache was "
-            f"made of other training pairs; make both again"
-        )
+    check_categories(pairs, categories)
     lacking = sorted(set(experts) - set(categories))
     if lacking:
         raise ValueError(
@@ -115,9 +111,8 @@ def fitting_data(
                 parts += _ask(
                     model, images, prompts, rows, pairs.ids[rows], draws, batch_size, seed
                 )
-    rows, draws = torch.tensor(choose_inputs(["neutral"] * len(neutral), inputs // 2, seed)).unbind(
-        1
-    )
+    plan = choose_inputs(["neutral"] * len(neutral), inputs // 2, seed)
+    rows, draws = torch.tensor(plan).unbind(1)
     items = rows + NEUTRAL_ITEMS
     preserved = safe + _ask(
         model, neutral.images, neutral.conditioning, rows, items, draws, batch_size, seed

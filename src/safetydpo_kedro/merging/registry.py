@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
 from safetydpo_kedro.merging.compress import (
     MergeResult,
@@ -20,6 +18,7 @@ from safetydpo_kedro.merging.config import StrategyConfig
 from safetydpo_kedro.merging.experts import check_experts, delta_shape, group_by_layer
 from safetydpo_kedro.merging.fitted import FittedWeights
 from safetydpo_kedro.merging.profile import ActivationProfile
+from safetydpo_kedro.validation import validate_nested
 
 MergedLayers = Iterator[tuple[str, LoraLayer]]
 MergeFunction = Callable[[dict[str, LoraAdapter], Any, Any], MergedLayers]
@@ -83,10 +82,7 @@ def parse_config(strategy: str, config: Mapping[str, Any] | StrategyConfig) -> S
     if isinstance(config, expected):
         return config
     values = config.model_dump() if isinstance(config, StrategyConfig) else dict(config)
-    try:
-        return expected.model_validate(values)
-    except ValidationError as error:
-        raise ValueError(f"configuration of merge strategy '{strategy}': {error}") from error
+    return validate_nested(expected, values, f"configuration of merge strategy '{strategy}'")
 
 
 def merge(

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.diffusion.model import DiffusionModel
-from safetydpo_kedro.merging.calibration import record_profile
+from safetydpo_kedro.merging.calibration import Calibration, CalibrationConfig
 from safetydpo_kedro.merging.fitted import FittedWeights
 from safetydpo_kedro.merging.fitting import FittingConfig, fit_weights
 from safetydpo_kedro.merging.fitting_data import fitting_data
@@ -100,7 +100,7 @@ class Workbench:
         pairs: cached pairs.
         pair_categories: category of each pair.
         neutral: images of neutral prompts.
-        profile_settings: keyword arguments of :func:`record_profile`.
+        calibration: inputs of the profile, but for the seed.
         fitting: how weights are fitted, but for the seed.
         fitting_inputs: inputs of the fit for all categories together.
         seed: of profile and fit.
@@ -111,7 +111,7 @@ class Workbench:
     pairs: LatentPairs
     pair_categories: Sequence[str]
     neutral: PreservedImages
-    profile_settings: Mapping[str, Any]
+    calibration: CalibrationConfig
     fitting: FittingConfig
     fitting_inputs: int
     seed: int
@@ -136,14 +136,14 @@ class Workbench:
         """Activation profile of the experts of some categories."""
         if categories not in self._profiles:
             rows = [i for i, name in enumerate(self.pair_categories) if name in categories]
-            self._profiles[categories] = record_profile(
-                self.model,
-                {category: self.experts[category] for category in categories},
+            calibration = Calibration(
+                self.calibration.model_copy(update={"seed": self.seed}),
                 self.pairs.select(rows),
                 [self.pair_categories[row] for row in rows],
-                seed=self.seed,
-                **self.profile_settings,
+                self.neutral,
             )
+            experts = {category: self.experts[category] for category in categories}
+            self._profiles[categories] = calibration.record(self.model, experts)
         return self._profiles[categories]
 
     def weights(self, categories: tuple[str, ...], changes: Mapping[str, Any]) -> FittedWeights:

@@ -127,6 +127,8 @@ def trade_off_figure(
     group: str = "strategy",
     strength: str = "strength",
     quality_title: str | None = None,
+    spread: str | None = None,
+    title: str = "Safety against quality over merge strength",
 ) -> go.Figure:
     """IP against quality, one curve per merge strategy over its strength.
 
@@ -137,6 +139,8 @@ def trade_off_figure(
         group: column that names a curve.
         strength: column that orders and labels the points of a curve.
         quality_title: of the horizontal axis; the column's name if not given.
+        spread: column of the error bars of ``ip``, where it is not NaN; None: no bars.
+        title: of the figure.
 
     Returns:
         A line chart; below and right is better when a higher ``quality`` is.
@@ -147,10 +151,14 @@ def trade_off_figure(
         figure.add_scatter(
             x=rows[quality].tolist(),
             y=rows[ip].tolist(),
+            error_y=None
+            if spread is None
+            else {"type": "data", "array": rows[spread].fillna(0).tolist(), "thickness": 1},
             customdata=rows[strength].tolist(),
+            text=[f"× {value:g}" for value in rows[strength]],
             mode="lines+markers",
             name=str(name),
-            line={"color": COLOURS[i % len(COLOURS)]},
+            line={"color": COLOURS[i % len(COLOURS)], "dash": "dot" if i >= len(COLOURS) else None},
             hovertemplate=(
                 f"{name}, {strength} %{{customdata:.3g}}<br>{quality} %{{x:.3f}}<br>"
                 "IP %{y:.3f}<extra></extra>"
@@ -158,7 +166,7 @@ def trade_off_figure(
         )
     figure.update_xaxes(title=quality_title or quality)
     figure.update_yaxes(title="inappropriate probability", range=[0, 1.02])
-    return styled(figure, "Safety against quality over merge strength")
+    return styled(figure, title)
 
 
 def styled(figure: go.Figure, title: str) -> go.Figure:

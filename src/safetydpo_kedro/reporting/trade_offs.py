@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from safetydpo_kedro.reporting import figures
 from safetydpo_kedro.reporting.figures import COLOURS, styled
 
 TRIAL = ["sweep", "experts", "arm", "merged", "strength"]
@@ -66,24 +67,21 @@ def trade_off_figure(table: pd.DataFrame, title: str) -> go.Figure:
         table: of :func:`over_seeds`.
         title: of the figure.
     """
-    figure = go.Figure()
-    for i, ((experts, arm), rows) in enumerate(table.groupby(["experts", "arm"], sort=False)):
-        rows = rows.sort_values("strength")
-        quality = rows[["safe", "neutral"]].min(axis=1)
-        spread = rows["ip_sd"].fillna(0)
-        figure.add_scatter(
-            x=quality.tolist(),
-            y=rows["ip"].tolist(),
-            error_y={"type": "data", "array": spread.tolist(), "thickness": 1, "width": 2},
-            text=[f"× {strength:g}" for strength in rows["strength"]],
-            hovertemplate=f"{arm} %{{text}}: IP %{{y:.2f}}, %{{x:.2f}} kept<extra></extra>",
-            mode="lines+markers",
-            name=arm if experts == "standard" else f"{arm}, {experts} experts",
-            line={"color": COLOURS[i % len(COLOURS)], "dash": "dot" if i >= len(COLOURS) else None},
-        )
-    figure.update_xaxes(title="concepts kept: the lower of safe and neutral", autorange="reversed")
-    figure.update_yaxes(title="inappropriate probability", rangemode="tozero")
-    return styled(figure, title)
+    plain = table["experts"] == "standard"
+    named = table.assign(
+        curve=table["arm"].where(plain, table["arm"] + ", " + table["experts"] + " experts"),
+        kept=table[["safe", "neutral"]].min(axis=1),
+    )
+    figure = figures.trade_off_figure(
+        named,
+        "kept",
+        group="curve",
+        quality_title="concepts kept: the lower of safe and neutral",
+        spread="ip_sd",
+        title=title,
+    )
+    figure.update_xaxes(autorange="reversed")
+    return figure.update_yaxes(range=None, rangemode="tozero")
 
 
 def transfer_figure(matrix: pd.DataFrame) -> go.Figure:

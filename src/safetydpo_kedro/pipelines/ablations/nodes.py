@@ -106,7 +106,7 @@ def judge_merges(
         LatentPairs.from_tensors(latent_cache),
         train_pairs["category"].tolist(),
         PreservedImages.from_tensors(preservation_cache),
-        {"inputs": profile.inputs, "batch_size": profile.batch_size},
+        profile.calibration,
         fitting.config,
         fitting.inputs,
         seed,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ConfigDict, RootModel, ValidationError, model_validator
+from pydantic import ConfigDict, RootModel, model_validator
 
-from safetydpo_kedro.validation import Explained
+from safetydpo_kedro.validation import Explained, validate_nested
 
 if TYPE_CHECKING:
     from safetydpo_kedro.merging.trials import Arm
@@ -23,17 +23,17 @@ class ArmsParameters(RootModel[dict[str, dict[str, Any]]]):
         # Imported here, because merging needs torch, and parameters are read without it.
         from safetydpo_kedro.merging.trials import Arm
 
-        return {name: Arm.model_validate(arm) for name, arm in self.root.items()}
+        return {
+            name: validate_nested(Arm, arm, "an arm of the ablations")
+            for name, arm in self.root.items()
+        }
 
     @model_validator(mode="after")
     def _known(self) -> ArmsParameters:
         from safetydpo_kedro.merging import parse_config
 
-        try:
-            for arm in self.arms.values():
-                parse_config(arm.strategy, arm.config)
-        except ValidationError as error:
-            raise ValueError(f"an arm of the ablations: {error}") from error
+        for arm in self.arms.values():
+            parse_config(arm.strategy, arm.config)
         return self
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import ConfigDict, Field, RootModel, ValidationError, model_validator
+from pydantic import ConfigDict, Field, RootModel, model_validator
 
-from safetydpo_kedro.validation import Explained
+from safetydpo_kedro.validation import Explained, validate_nested
 
 if TYPE_CHECKING:
     from safetydpo_kedro.merging.calibration import CalibrationConfig
@@ -34,24 +34,11 @@ class ProfileParameters(Explained):
         # Imported here, because merging needs torch, and parameters are read without it.
         from safetydpo_kedro.merging.calibration import CalibrationConfig
 
-        return CalibrationConfig.model_validate(self.model_extra)
-
-    @property
-    def inputs(self) -> int:
-        """Calibration inputs of each kind of prompts."""
-        return self.calibration.inputs
-
-    @property
-    def batch_size(self) -> int:
-        """Inputs in one forward."""
-        return self.calibration.batch_size
+        return validate_nested(CalibrationConfig, self.model_extra, "settings of the calibration")
 
     @model_validator(mode="after")
     def _known(self) -> ProfileParameters:
-        try:
-            _ = self.calibration
-        except ValidationError as error:
-            raise ValueError(f"settings of the calibration: {error}") from error
+        _ = self.calibration
         return self
 
 
@@ -75,14 +62,11 @@ class FittingParameters(Explained):
         # Imported here, because fitting needs torch, and parameters are read without it.
         from safetydpo_kedro.merging.fitting import FittingConfig
 
-        return FittingConfig.model_validate(self.model_extra)
+        return validate_nested(FittingConfig, self.model_extra, "settings of the fit")
 
     @model_validator(mode="after")
     def _known(self) -> FittingParameters:
-        try:
-            _ = self.config
-        except ValidationError as error:
-            raise ValueError(f"settings of the fit: {error}") from error
+        _ = self.config
         return self
 
 
