@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -115,12 +115,29 @@ class Provenance:
         node: name of the node that makes it.
         parameters: parameter name → value, as the node gets them.
         inputs: data set name → fingerprint of that input.
+        arguments: argument of the node's function → the value of the parameter, or the
+            fingerprint of the input, that it gets; not kept in manifests.
+        code: function and package version, likewise.
     """
 
     fingerprint: str
     node: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str | int, Any] = field(default_factory=dict)
+    code: Any = None
+
+    def without(self, arguments: Collection[str], key: str) -> str:
+        """Fingerprint of a part that depends on some arguments only through ``key``.
+
+        Empty if it is not known what the whole is made from.
+        """
+        if not self.fingerprint:
+            return ""
+        others = sorted(
+            (str(name), value) for name, value in self.arguments.items() if name not in arguments
+        )
+        return fingerprint([self.code, others, key])
 
 
 @dataclass(frozen=True)
@@ -130,7 +147,8 @@ class Manifest:
     Attributes:
         provenance: what it was made from; an empty fingerprint if that was not known.
         files: path relative to the manifest's folder → ``{"sha256": …, "bytes": …}``, in the
-            order in which the files are to be read.
+            order in which the files are to be read; with ``identity`` where a file has a
+            fingerprint of its own.
         versions: package → version at the time of writing.
     """
 
@@ -139,15 +157,23 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=package_versions)
 
     @classmethod
-    def of(cls, provenance: Provenance, files: Iterable[Path], folder: Path) -> Manifest:
-        """Describe ``files``, which lie below ``folder``."""
-        records = {
+    def of(
+        cls,
+        provenance: Provenance,
+        files: Iterable[Path],
+        folder: Path,
+        identities: Mapping[str, str] | None = None,
+    ) -> Manifest:
+        """Describe ``files``, which lie below ``folder``; ``identities`` by file name."""
+        records: dict[str, dict[str, Any]] = {
             path.relative_to(folder).as_posix(): {
                 "sha256": file_digest(path),
                 "bytes": path.stat().st_size,
             }
             for path in files
         }
+        for name, identity in (identities or {}).items():
+            records[name]["identity"] = identity
         return cls(provenance, records)
 
     @classmethod

@@ -8,6 +8,7 @@ from kedro.io import DatasetError
 
 from safetydpo_kedro.artifacts import Manifest, Provenance
 from safetydpo_kedro.datasets import ShardedSafetensorsDataset
+from safetydpo_kedro.datasets.sharded import KeyedPlan
 
 
 class Planner:
@@ -182,3 +183,54 @@ def test_mapped_shards_are_read_row_by_row(tmp_path):
     rows = torch.tensor([5, 0, 3])
     assert mapped.shape == joined.shape
     assert torch.equal(mapped[rows], joined[rows])
+
+
+def keyed(planner: Planner, **keys: str) -> KeyedPlan:
+    """Shards ``s<i>`` that depend on the argument ``rows`` only through their keys."""
+    names = list(keys)
+    return KeyedPlan(
+        {n: (lambda n=n: planner.shard(n.removeprefix("s"))) for n in names}, keys, ("rows",)
+    )
+
+
+def given(rows: str, model: str = "m", code: str = "c") -> Provenance:
+    arguments = {"rows": rows, "model": model}
+    return Provenance(f"{rows}-{model}-{code}", "node", arguments=arguments, code=code)
+
+
+def open_keyed(tmp_path, provenance: Provenance) -> ShardedSafetensorsDataset:
+    dataset = open_shards(tmp_path, expected=None)
+    dataset.expect(provenance)
+    return dataset
+
+
+def test_of_a_keyed_plan_only_shards_with_other_rows_are_computed_again(tmp_path):
+    open_keyed(tmp_path, given("a")).save(keyed(Planner(), s1="x", s2="y", s3="z"))
+    dataset, planner = open_keyed(tmp_path, given("b")), Planner()
+    assert not dataset.exists()  # the whole is stale though most of it is not
+    dataset.save(keyed(planner, s2="y", s1="other", s4="w"))
+    assert planner.computed == ["1", "4"]
+    assert values(dataset) == [2, 1, 4] and dataset.exists()
+
+
+@pytest.mark.parametrize("changed", [given("a", model="n"), given("a", code="d")])
+def test_of_a_keyed_plan_all_shards_are_stale_if_anything_else_changes(tmp_path, changed):
+    open_keyed(tmp_path, given("a")).save(keyed(Planner(), s1="x", s2="y"))
+    planner = Planner()
+    open_keyed(tmp_path, changed).save(keyed(planner, s1="x", s2="y"))
+    assert planner.computed == ["1", "2"]
+
+
+def test_a_keyed_plan_resumes_after_a_kill(tmp_path):
+    with pytest.raises(DatasetError, match="killed at 2"):
+        open_keyed(tmp_path, given("a")).save(keyed(Planner(fails_at="2"), s1="x", s2="y"))
+    planner = Planner()
+    open_keyed(tmp_path, given("b")).save(keyed(planner, s1="x", s2="y"))
+    assert planner.computed == ["2"]
+
+
+def test_of_unknown_provenance_a_keyed_plan_reuses_nothing(tmp_path):
+    for _ in range(2):
+        planner = Planner()
+        open_shards(tmp_path, expected=None).save(keyed(planner, s1="x"))
+        assert planner.computed == ["1"]

@@ -115,9 +115,12 @@ def expected_provenances(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[s
                 for argument, name in arguments(node)
             ],
         }
+        code = [identity["function"], identity["version"]]
+        given = dict(identity["arguments"])
         for position, name in enumerate(node.outputs):
             digest = fingerprint({**identity, "output": position})
-            known[name.partition("@")[0]] = Provenance(digest, node.name, parameters, inputs)
+            provenance = Provenance(digest, node.name, parameters, inputs, given, [*code, position])
+            known[name.partition("@")[0]] = provenance
     return known
 
 

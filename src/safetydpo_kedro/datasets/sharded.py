@@ -6,7 +6,8 @@ import json
 import logging
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -26,6 +27,35 @@ logger = logging.getLogger(__name__)
 
 Shard = TypeVar("Shard")
 ShardPlan = Mapping[str, Callable[[], Shard] | Shard]
+
+
+@dataclass(frozen=True)
+class KeyedPlan(Mapping[str, Any]):
+    """A plan whose shards outlive a change of inputs that does not concern them.
+
+    A shard depends on some arguments of the node only through a few of their rows, say. Its key
+    stands for these rows; if the key and all other arguments are as they were, so is the shard.
+    Such a plan may be empty.
+
+    Attributes:
+        shards: shard name → function without arguments that computes it.
+        key_of: shard name → fingerprint of what it takes from the arguments in ``covered``.
+        covered: names of these arguments.
+    """
+
+    shards: Mapping[str, Callable[[], Any]]
+    key_of: Mapping[str, str]
+    covered: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> Callable[[], Any]:
+        return self.shards[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shards)
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
 
 MANIFEST = "_manifest.json"
 IN_PROGRESS = "_in_progress.json"
@@ -59,7 +89,8 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
     fingerprint of the shards being made, so that a later run knows whether it may go on with
     them. ``_manifest.json`` is written last; the artifact exists only with it. Shards are used
     again only if their fingerprint is known and is the expected one (see ``expect``, which a hook
-    calls before the run); all others are stale and removed.
+    calls before the run); all others are stale and removed. The fingerprint of a shard is that of
+    the whole artifact, unless the plan is a :class:`KeyedPlan`.
 
     Args:
         path: the folder.
@@ -116,9 +147,8 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
             ValueError: the plan is empty or a shard's name cannot be a file name.
         """
         targets = self._targets(data)
-        self._start()
-        for path in self._present() - set(targets.values()):
-            path.unlink()
+        identities = self._identities(data, targets)
+        self._start(identities)
         done = self._present()
         if done:
             logger.info("%s: %d of %d shards are there", self._path.name, len(done), len(targets))
@@ -131,11 +161,11 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
                 with write_atomically(path) as temporary:
                     self._write(shard, temporary)
                 bar.update()
-        self._finish(list(targets.values()))
+        self._finish(list(targets.values()), identities)
 
     def _targets(self, plan: ShardPlan[Shard]) -> dict[str, Path]:
         """File of each shard of the plan."""
-        if not plan:
+        if not plan and not isinstance(plan, KeyedPlan):
             raise ValueError(f"the plan for {self._path} has no shards; at least one is needed")
         for name in plan:
             if not SHARD_NAME.fullmatch(name):
@@ -145,40 +175,54 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
                 )
         return {name: self._path / f"{name}{self.suffix}" for name in plan}
 
-    def _start(self) -> None:
+    def _identities(self, plan: ShardPlan[Shard], targets: Mapping[str, Path]) -> dict[str, str]:
+        """File name → fingerprint that the shard should have; empty if that is not known."""
+        provenance = self._expected or Provenance("")
+        if isinstance(plan, KeyedPlan):
+            return {
+                path.name: provenance.without(plan.covered, plan.key_of[name])
+                for name, path in targets.items()
+            }
+        return {path.name: provenance.fingerprint for path in targets.values()}
+
+    def _start(self, identities: Mapping[str, str]) -> None:
         """Remove what must not be used again, and mark the folder as in progress."""
-        expected = self._expected.fingerprint if self._expected else ""
-        recorded = self._fingerprint_on_disk()
-        if not expected or recorded != expected:
-            stale = self._present()
-            if stale and recorded is None:
-                raise DatasetError(
-                    f"{self._path} holds {len(stale)} {self.suffix} files that were not written "
-                    f"as shards; move them away, or name another folder in the catalog"
-                )
-            if stale:
-                logger.info("%s: %d stale shards removed", self._path.name, len(stale))
-            for path in stale:
-                path.unlink()
+        recorded = self._identities_on_disk()
+        present = self._present()
+        if present and recorded is None:
+            raise DatasetError(
+                f"{self._path} holds {len(present)} {self.suffix} files that were not written "
+                f"as shards; move them away, or name another folder in the catalog"
+            )
+        wanted = {name: identity for name, identity in identities.items() if identity}
+        same = set((recorded or {}).items()) & set(wanted.items())
+        if stale := present - {self._path / name for name, _ in same}:
+            logger.info("%s: %d stale shards removed", self._path.name, len(stale))
+        for path in stale:
+            path.unlink()
         for name in intact_files(self.manifest_path)[1]:
             (self._path / name).unlink(missing_ok=True)
+        fingerprint = self._expected.fingerprint if self._expected else ""
         with write_atomically(self._path / IN_PROGRESS) as temporary:
-            temporary.write_text(json.dumps({"fingerprint": expected}) + "\n")
+            content = {"fingerprint": fingerprint, "shards": identities}
+            temporary.write_text(json.dumps(content) + "\n")
         self.manifest_path.unlink(missing_ok=True)
 
-    def _finish(self, paths: list[Path]) -> None:
+    def _finish(self, paths: list[Path], identities: Mapping[str, str]) -> None:
         """Write the manifest, which makes the artifact exist."""
         provenance = self._expected or Provenance("")
-        Manifest.of(provenance, paths, self._path).write(self.manifest_path)
+        manifest = Manifest.of(provenance, paths, self._path, identities)
+        manifest.write(self.manifest_path)
         (self._path / IN_PROGRESS).unlink()
 
-    def _fingerprint_on_disk(self) -> str | None:
-        """Fingerprint of the shards that are there, complete or not."""
+    def _identities_on_disk(self) -> dict[str, str] | None:
+        """File name → fingerprint of the shards being made or complete, ``None`` if unknown."""
         manifest = Manifest.read(self.manifest_path)
         if manifest is not None:
-            return manifest.provenance.fingerprint
+            whole = manifest.provenance.fingerprint
+            return {n: record.get("identity", whole) for n, record in manifest.files.items()}
         try:
-            return json.loads((self._path / IN_PROGRESS).read_text())["fingerprint"]
+            return json.loads((self._path / IN_PROGRESS).read_text())["shards"]
         except (FileNotFoundError, json.JSONDecodeError, KeyError):
             return None
 
