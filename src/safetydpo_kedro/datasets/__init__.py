@@ -6,6 +6,7 @@ Nothing here imports torch before data is loaded or saved, so that Kedro starts 
 from safetydpo_kedro.datasets.chat_model import ChatModelDataset
 from safetydpo_kedro.datasets.clip_model import ClipModelDataset
 from safetydpo_kedro.datasets.diffusion_pipeline import DiffusionPipelineDataset
+from safetydpo_kedro.datasets.image_classifier import ImageClassifierDataset
 from safetydpo_kedro.datasets.lora_adapter import LoraAdapterDataset
 from safetydpo_kedro.datasets.optional import LocalPathDataset, OptionalDataset
 from safetydpo_kedro.datasets.sharded import ShardedDataset
@@ -17,6 +18,7 @@ __all__ = [
     "ChatModelDataset",
     "ClipModelDataset",
     "DiffusionPipelineDataset",
+    "ImageClassifierDataset",
     "LocalPathDataset",
     "LoraAdapterDataset",
     "OptionalDataset",

@@ -30,11 +30,11 @@ LARGEST_BYTES = 1 << 18
 # What NumPy writes under protocols 2 and 3. Others are left out for a reason: extension codes and
 # persistent ids name objects behind find_class's back, LONG_BINPUT and FRAME reserve memory of any
 # size, and with a dictionary BUILD sets attributes of anything.
-_OPCODES = frozenset(
-    """
-    PROTO STOP MARK GLOBAL REDUCE BUILD BINPUT BINGET NONE NEWTRUE NEWFALSE BININT BININT1 BININT2
-    BINUNICODE BINBYTES SHORT_BINBYTES EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
-    """.split()
+_OPCODES = (
+    {"PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPUT", "BINGET"}
+    | {"NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2"}
+    | {"BINUNICODE", "BINBYTES", "SHORT_BINBYTES"}
+    | {"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
 )
 _ITEM_BYTES = {"f2": 2, "f4": 4, "f8": 8}
 

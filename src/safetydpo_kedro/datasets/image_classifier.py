@@ -1,0 +1,87 @@
+"""An image classifier of transformers as a catalog entry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from kedro.io import AbstractDataset, DatasetError
+
+if TYPE_CHECKING:
+    from safetydpo_kedro.metrics.classifier import ImageClassifier
+
+CONFIG_FILE = "config.json"
+
+
+class ImageClassifierDataset(AbstractDataset[None, "ImageClassifier"]):
+    """Loads a local directory of transformers as an ``ImageClassifier``; read-only.
+
+    Weights are safetensors only, and no code of the directory is run.
+
+    Example:
+        .. code-block:: yaml
+
+            extra_judge:
+              type: safetydpo_kedro.datasets.ImageClassifierDataset
+              filepath: data/01_raw/extra_judge
+
+    Args:
+        filepath: the directory (the one with ``config.json``).
+        device: ``auto`` (CUDA if there is one, else CPU) or any torch device name.
+        batch_size: images in one forward pass.
+        hint: what to do when the directory is missing; ends the error message.
+        metadata: for other tools, such as Kedro-Viz; not read here.
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        device: str = "auto",
+        batch_size: int = 32,
+        hint: str = "Put an image classifier of transformers there, see docs/judges.md.",
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._filepath = Path(filepath)
+        self._device = device
+        self._batch_size = batch_size
+        self._hint = hint
+        self.metadata = metadata
+
+    def load(self) -> ImageClassifier:
+        """Load the classifier onto its device.
+
+        Raises:
+            DatasetError: there is no whole image classifier at ``filepath``.
+        """
+        if not self._exists():
+            raise DatasetError(
+                f"no image classifier at {self._filepath} ({CONFIG_FILE} is not there). "
+                f"{self._hint}"
+            )
+        import torch
+
+        from safetydpo_kedro.metrics.classifier import ImageClassifier
+
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        device = automatic if self._device == "auto" else self._device
+        try:
+            return ImageClassifier.from_directory(
+                self._filepath, device=device, batch_size=self._batch_size
+            )
+        except ValueError as error:
+            raise DatasetError(str(error)) from error
+
+    def save(self, data: None) -> NoReturn:
+        """Classifiers are only read.
+
+        Raises:
+            DatasetError: always.
+        """
+        raise DatasetError(f"{self._filepath} is read, and not written")
+
+    def _exists(self) -> bool:
+        return (self._filepath / CONFIG_FILE).is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath, "device": self._device}
