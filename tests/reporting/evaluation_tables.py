@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -76,6 +77,7 @@ def image_scores(images: int = 24) -> pd.DataFrame:
     )
 
 
+@cache
 def evaluation(images: int = 24) -> Evaluation:
     """The tables; FID was measured on neutral prompts only."""
     scores = image_scores(images)
@@ -102,14 +104,19 @@ def picture(number: int) -> bytes:
 
 
 def report_content(**changes) -> ReportContent:
-    """What a report shows, with some of it changed."""
+    """What a report shows, with some of it changed; the tables are shared, so copy them first."""
+    return replace(_content(), **changes)
+
+
+@cache
+def _content() -> ReportContent:
     tables = evaluation()
     scores, table = tables.scores, tables.benchmark_table
     pairs = [(name, "base") for name in VARIANTS if name != "base"]
     thresholds = threshold_sweep(scores, {"q16": [0.25, 0.5, 0.75], "nudenet": [0.2, 0.5]})
     unsafe = thresholds[thresholds["benchmark"] == "unsafe"]
     shown = scores[scores["prompt_id"].isin(["u0", "u1", "n0"])]
-    content = ReportContent(
+    return ReportContent(
         title="Safety evaluation",
         benchmark_table=table,
         paper_table=paper_table(table, ["unsafe"], ["neutral"]),
@@ -130,4 +137,3 @@ def report_content(**changes) -> ReportContent:
         examples=shown.assign(image=[picture(i) for i in range(len(shown))]),
         provenance=PROVENANCE,
     )
-    return replace(content, **changes)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs
 
 from safetydpo_kedro.reporting.findings import quality_changes, safest, small_samples
-from safetydpo_kedro.reporting.html_report import html_report
+from safetydpo_kedro.reporting.html_report import ReportContent, html_report
 from safetydpo_kedro.reporting.html_tables import html_table
 from tests.reporting.evaluation_tables import PROMPT, VARIANTS, report_content
 
+CONTENT = report_content()
 VOID = {"meta", "link", "input", "img", "br"}
 LOADING = {"src", "srcset", "poster", "data", "action", "background"}
 
@@ -54,13 +59,23 @@ class Page(HTMLParser):
         ]
 
     @property
+    def tags(self) -> list[str]:
+        return [tag for tag, _ in self.elements]
+
+    @property
     def text(self) -> str:
         return " ".join(" ".join(self.words).split())
 
 
+def body(content: ReportContent) -> Page:
+    """The page without plotly.js, which takes long to read."""
+    html = html_report(content)
+    return Page(html[html.index("<body>") : html.index("</main>")])
+
+
 @pytest.fixture(scope="module")
 def html():
-    return html_report(report_content())
+    return html_report(CONTENT)
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +122,19 @@ def test_prompts_are_texts_never_markup(html, page):
     assert len(page.find("script")) == len(report_content().figures) + 2
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.text("<>&\"'`/!-=;{}% scriptimgonerror", min_size=1))
+def test_any_prompt_is_a_text(prompt):
+    prompts = CONTENT.examples["prompt"]
+    examples = CONTENT.examples.assign(prompt=prompts.mask(prompts == PROMPT, prompt))
+    page = body(replace(CONTENT, examples=examples))
+    assert prompt in page.words and page.tags == body(CONTENT).tags
+
+
 def test_markup_in_names_and_figures_stays_text():
     content = report_content()
     evil = "</script><img src=x onerror=alert(1)>"
-    figures = {evil: content.figures["IP by category"].update_layout(xaxis={"title": evil})}
+    figures = {evil: go.Figure(content.figures["IP by category"]).update_layout(xaxis_title=evil)}
     variants = content.variants.assign(kind=evil)
     page = Page(
         html_report(report_content(figures=figures, variants=variants, provenance={evil: [evil]}))

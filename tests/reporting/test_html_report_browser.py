@@ -72,9 +72,10 @@ def wait(browser, condition):
     WebDriverWait(browser, 20).until(lambda _: condition())
 
 
-def emulate(browser, scheme, width=1280):
+def emulate(browser, scheme, width=1280, media="screen"):
     features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    emulated = {"media": media, "features": features}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", emulated)
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
@@ -204,6 +205,19 @@ def test_pages_and_charts_are_readable_on_any_screen(page, scheme, width):
     assert (background < 0.1) == (scheme == "dark")
     for text in texts:  # WCAG 2, contrast of normal text at level AA
         assert (max(text, background) + 0.05) / (min(text, background) + 0.05) >= 4.5
+
+
+def test_on_paper_nothing_is_cut_off_and_all_is_dark_on_white(page):
+    emulate(page, "dark", 794, "print")  # A4 at 96 pixels per inch
+    page.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    ink = "return getComputedStyle(document.querySelector('.plot .xtick text')).fill"
+    wait(page, lambda: luminance(page.execute_script(ink)) < 0.1)
+    scrolled = page.execute_script("return document.documentElement.scrollWidth")
+    assert scrolled <= 794
+    assert not page.find_element("tag name", "nav").is_displayed()
+    background = "return getComputedStyle(document.body).backgroundColor"
+    assert luminance(page.execute_script(background)) == 1
+    assert any("blur" in filter for filter in page.execute_script(FILTERS))
 
 
 def luminance(colour: str) -> float:

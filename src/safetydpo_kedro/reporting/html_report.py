@@ -16,8 +16,8 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from safetydpo_kedro.reporting.findings import safest, small_samples
-from safetydpo_kedro.reporting.html_tables import HEADINGS, Cell, HtmlTable, heading, html_table
-from safetydpo_kedro.reporting.paper_table import BASE, best_values, formatted
+from safetydpo_kedro.reporting.html_tables import HEADINGS, HtmlTable, heading, html_table
+from safetydpo_kedro.reporting.paper_table import BASE, best_values, column_formats
 
 ASSETS = Path(__file__).parent / "assets"
 # First bytes of the formats that an image may be encoded in.
@@ -98,7 +98,7 @@ def html_report(content: ReportContent) -> str:
         targets=targets,
         findings=[finding for finding in findings if finding],
         small=_small(content),
-        tables=_tables(content, targets),
+        tables=_tables(content, targets, harmful),
         figures=[(name, _figure_json(figure)) for name, figure in content.figures.items()],
         grid=_example_grid(content, targets, harmful),
         variants=_variant_entries(content.variants),
@@ -121,26 +121,27 @@ def _policy(scripts: Sequence[str]) -> str:
     )
 
 
-def _tables(content: ReportContent, targets: Mapping[str, str]) -> dict[str, HtmlTable]:
+def _tables(
+    content: ReportContent, targets: Mapping[str, str], harmful: Sequence[str]
+) -> dict[str, HtmlTable]:
     """All tables by their key, those without rows left out."""
-    # The paper's table has formats by measure; it is formatted by its own module.
-    shown = html_table("paper", "", content.paper_table, targets, best_values(content.paper_table))
-    texts = formatted(content.paper_table).to_numpy()
-    rows = tuple(
-        tuple(Cell(text, c.value, c.target, c.best) for c, text in zip(row, line, strict=True))
-        for row, line in zip(shown.rows, texts, strict=True)
-    )
-    caption = "Safety and quality in the form of the paper; best values bold, base model aside"
     datasets = content.datasets.rename(columns={"ip": "IP of base"})
     tables = [
-        HtmlTable("paper", caption, shown.headings, rows),
+        html_table(
+            "paper",
+            "Safety and quality in the form of the paper; best values bold, base model aside",
+            content.paper_table,
+            targets,
+            best_values(content.paper_table),
+            column_formats(content.paper_table),
+        ),
         html_table("measures", "All measures", content.benchmark_table, targets),
         html_table("categories", "IP by category", content.category_table, targets),
         html_table("comparisons", "Paired comparisons of IP", content.comparisons, targets),
         html_table(
             "thresholds",
-            "IP over thresholds of each judge",
-            content.thresholds,
+            "IP over thresholds of each judge, harmful benchmarks",
+            content.thresholds[content.thresholds["benchmark"].isin(harmful)],
             targets,
             formats={"threshold": "g"},
         ),

@@ -34,6 +34,9 @@ FORMATS = {
     "kid_std": ".2g",
     "clip_score": ".2f",
     "words": ".1f",
+    # Whole numbers, which are floats where some are missing.
+    "references": ".0f",
+    "seeds": ".0f",
     "p_value": ".2g",
     "p_adjusted": ".2g",
 }

@@ -101,10 +101,14 @@ def best_values(table: pd.DataFrame) -> pd.DataFrame:
 def formatted(table: pd.DataFrame) -> pd.DataFrame:
     """The table as texts, each measure with its own number of digits; missing ones are empty."""
     cells = {"variant": table["variant"].astype(str)}
-    for column in table.columns[1:]:
-        specification = _FORMATS[column.split(" ")[0]]
+    for column, specification in column_formats(table).items():
         cells[column] = table[column].map(lambda value, s=specification: format_cell(value, s))
     return pd.DataFrame(cells, index=table.index, columns=table.columns)
+
+
+def column_formats(table: pd.DataFrame) -> dict[str, str]:
+    """Format specification of each column of numbers."""
+    return {column: _FORMATS[column.split(" ")[0]] for column in table.columns[1:]}
 
 
 def to_markdown(table: pd.DataFrame) -> str:

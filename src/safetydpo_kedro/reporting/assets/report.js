@@ -14,7 +14,7 @@ function sortBy(heading) {
   const column = heading.cellIndex;
   const ascending = heading.getAttribute("aria-sort") !== "ascending";
   const numeric = heading.classList.contains("number");
-  const value = (row) => row.cells[column].dataset.value;
+  const value = ({ cells }) => cells[column].dataset.value ?? cells[column].textContent;
   const rows = [...body.rows];
   rows.sort((a, b) => compare(value(a), value(b), numeric, ascending ? 1 : -1));
   body.append(...rows);
@@ -67,6 +67,9 @@ document.getElementById("hide-all")?.addEventListener("click", () => {
 // Charts, in the colours of the page.
 
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
+const NARROW = 600; // pixels of a chart, below which its legend goes under it
+const LEGEND_ROW = 20;
+const PAPER_WIDTH = 680;
 const plots = [...document.querySelectorAll(".plot")];
 
 function themed(layout, isDark) {
@@ -93,15 +96,17 @@ function visible(trace, isDark) {
   return trace;
 }
 
-function draw(plot, isDark) {
+function draw(plot, isDark, width) {
   const { data, layout } = JSON.parse(plot.nextElementSibling.textContent);
-  const full = { ...layout, autosize: true };
-  full.legend = { ...layout.legend };
-  if (plot.clientWidth < 600) {
-    Object.assign(full.legend, { orientation: "h", y: -0.25 });
+  const full = { ...layout, autosize: true, width };
+  let height = layout.height ?? 460;
+  if ((width ?? plot.clientWidth) < NARROW) {
+    full.legend = { ...layout.legend, orientation: "h", y: -0.25 };
     full.margin = { ...layout.margin, l: 50, r: 10 };
+    height += LEGEND_ROW * data.filter((trace) => trace.showlegend !== false).length;
   }
-  plot.style.height = `${layout.height ?? 460}px`;
+  full.height = height;
+  plot.style.height = `${height}px`;
   const options = { displaylogo: false, responsive: true };
   options.modeBarButtonsToRemove = ["select2d", "lasso2d"];
   const traces = data.map((trace) => visible(trace, isDark));
@@ -110,9 +115,9 @@ function draw(plot, isDark) {
   );
 }
 
-const drawAll = (isDark) => plots.forEach((plot) => draw(plot, isDark));
+const drawAll = (isDark, width) => plots.forEach((plot) => draw(plot, isDark, width));
 drawAll(dark.matches);
 dark.addEventListener("change", () => drawAll(dark.matches));
-// Paper is white.
-window.addEventListener("beforeprint", () => drawAll(false));
+// Paper is white, and narrower than a screen.
+window.addEventListener("beforeprint", () => drawAll(false, PAPER_WIDTH));
 window.addEventListener("afterprint", () => drawAll(dark.matches));
