@@ -44,8 +44,9 @@ def train_esd(
 ) -> dict[str, Tensor]:
     """Erase concepts by training; several are erased at once, each row of a batch draws one.
 
-    The model is left as it was. A float32 copy of its denoiser is trained beside it, which takes
-    four times its float32 size (weights, gradients and two moments of Adam) and the activations.
+    The model is left as it was. A float32 copy of its denoiser is trained beside it: of Stable
+    Diffusion 1.5 that takes 3.2 GiB for the copy and 9.1 GiB for gradients and Adam's moments of
+    its 816 M trained weights, beside the activations.
 
     Args:
         model: of the Stable Diffusion family.
@@ -89,7 +90,6 @@ def train_esd(
 
 def _trainable_copy(model: DiffusionModel) -> nn.Module:
     """The denoiser again, in float32, with gradients outside the cross-attention."""
-    model.place_unet()
     with torch.random.fork_rng(devices=[]):  # it draws weights that are replaced at once
         copy = type(model.unet).from_config(model.unet.config)
     copy.load_state_dict(model.unet.state_dict())  # which casts to the float32 of the copy

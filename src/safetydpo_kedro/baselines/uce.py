@@ -87,10 +87,10 @@ def edit_uce(
             f"{len(concepts)} concepts, {len(anchors)} anchors"
         )
     anchors = list(anchors) * (len(concepts) if len(anchors) == 1 else 1)
-    model.place_unet()
     c, anchored = _paired_tokens(model, concepts, anchors, config)
     kept, _ = _paired_tokens(model, preserved, preserved, config) if preserved else (c[:0], c[:0])
     scales = config.model_dump(exclude={"tokens"})
+    model.place_unet()
     edited = {}
     for name, module in model.unet.named_modules():
         if name.endswith(EDITED):
