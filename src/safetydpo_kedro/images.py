@@ -42,6 +42,32 @@ class StoredImage(Mapping[str, Any]):
         return 2
 
 
+class ImageFile(Mapping[str, Any]):
+    """An image file, read when its ``bytes`` are asked for.
+
+    Args:
+        file: any format that Pillow reads.
+    """
+
+    __slots__ = ("_file",)
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "bytes":
+            return self._file.read_bytes()
+        if key == "path":
+            return str(self._file)
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("bytes", "path"))
+
+    def __len__(self) -> int:
+        return 2
+
+
 @lru_cache(maxsize=4)
 def _image_column(file: Path, column: str, modified: int) -> Any:
     """One column of one file, as of a modification time."""

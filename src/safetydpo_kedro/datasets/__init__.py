@@ -7,6 +7,8 @@ from safetydpo_kedro.datasets.chat_model import ChatModelDataset
 from safetydpo_kedro.datasets.clip_model import ClipModelDataset
 from safetydpo_kedro.datasets.diffusion_pipeline import DiffusionPipelineDataset
 from safetydpo_kedro.datasets.image_classifier import ImageClassifierDataset
+from safetydpo_kedro.datasets.image_folder import ImageFolderDataset
+from safetydpo_kedro.datasets.inception import InceptionDataset
 from safetydpo_kedro.datasets.lora_adapter import LoraAdapterDataset
 from safetydpo_kedro.datasets.optional import LocalPathDataset, OptionalDataset
 from safetydpo_kedro.datasets.sharded import ShardedDataset
@@ -19,6 +21,8 @@ __all__ = [
     "ClipModelDataset",
     "DiffusionPipelineDataset",
     "ImageClassifierDataset",
+    "ImageFolderDataset",
+    "InceptionDataset",
     "LocalPathDataset",
     "LoraAdapterDataset",
     "OptionalDataset",

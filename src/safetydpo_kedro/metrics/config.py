@@ -142,3 +142,17 @@ class CheckerConfig(_Config):
 
     checker: str
     arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class KidConfig(_Config):
+    """Kernel distance between sets of images, over random subsets.
+
+    Attributes:
+        subsets: how many are drawn; their distances are averaged.
+        subset_size: images of each side in a subset; fewer where there are fewer.
+        seed: of the subsets.
+    """
+
+    subsets: int = Field(default=100, ge=1)
+    subset_size: int = Field(default=1000, ge=2)
+    seed: int = 0

@@ -8,10 +8,11 @@ covariance Σ (unbiased, n - 1) of the features of real (r) and generated (g) im
 It is called FID when the features are Inception's 2048. Features of another network, such as the
 image tower of a CLIP model, give numbers on another scale, comparable only among themselves.
 
-Small samples: the estimate is biased upwards, about as 1/n, and covariances of n ≤ D images are
-singular. torchmetrics takes the trace of the matrix root from the eigenvalues of Σ_r Σ_g and drops
-the imaginary part that rounding gives to vanishing ones, so the result stays finite. Compare only
-distances over equally many images.
+Small samples: the estimate is biased upwards, about as 1/n (Chong and Forsyth, "Effectively
+Unbiased FID and Inception Score", CVPR 2020), and covariances of n ≤ D images are singular.
+torchmetrics takes the trace of the matrix root from the eigenvalues of Σ_r Σ_g and drops the
+imaginary part that rounding gives to vanishing ones, so the result stays finite. Compare only
+distances over equally many images; :mod:`safetydpo_kedro.metrics.kid` has no such bias.
 """
 
 from __future__ import annotations
@@ -84,3 +85,35 @@ def frechet_distance(real: NDArray[np.floating], generated: NDArray[np.floating]
     metric.update(torch.from_numpy(np.array(real, np.float64)), real=True)
     metric.update(torch.from_numpy(np.array(generated, np.float64)), real=False)
     return float(metric.compute())
+
+
+def small_sample_warning(real: int, generated: int, dimension: int) -> str | None:
+    """What to say about a Fréchet distance over few images, None if they are enough.
+
+    A covariance of n images has rank n - 1 at most, so up to n = ``dimension`` it is singular
+    whatever the distribution: the authors' code (github.com/bioinf-jku/TTUR) asks for more images
+    than dimensions, and recommends 10,000. Beyond that the bias falls about as 1/n (Chong and
+    Forsyth, CVPR 2020) and never ends; this project warns up to twice the dimensions.
+
+    Args:
+        real: reference images.
+        generated: judged images.
+        dimension: D, width of the features.
+
+    Returns:
+        One sentence with the numbers and what to do.
+
+    Example:
+        >>> small_sample_warning(50_000, 10_000, 2048)
+        >>> small_sample_warning(500, 126, 2048)[:55]
+        'FID over 500 real and 126 generated images in 2048 dime'
+    """
+    fewest = min(real, generated)
+    if fewest > 2 * dimension:
+        return None
+    singular = " and a covariance is singular" if fewest <= dimension else ""
+    return (
+        f"FID over {real} real and {generated} generated images in {dimension} dimensions is "
+        f"biased upwards{singular}: compare it only between equally many images, and read KID "
+        f"beside it; more than {2 * dimension} images of each would do"
+    )
