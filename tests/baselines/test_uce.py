@@ -114,12 +114,16 @@ def test_the_last_word_is_read_as_that_of_the_anchor(model, concept, anchor):
 
 @pytest.mark.parametrize(
     ("tokens", "concept", "anchor"),
-    [("from_last", "raging face", "spoon"), ("all", "raging face", "happy face")],
+    [
+        ("from_last", "raging face on a blue background", "gun"),
+        ("all", "raging face", "happy face"),
+    ],
 )
 def test_several_tokens_are_read_as_those_of_the_anchor(model, tokens, concept, anchor):
     """There are more tokens than dimensions, so the least-squares solution is not exact."""
     config = UceConfig(tokens=tokens, regularization=1e-9)
     own, other = last_word(model, concept), last_word(model, anchor)
+    assert own > other or tokens == "all"
     if tokens == "all":
         own = other = 1
     count = model.pipeline.tokenizer.model_max_length - max(own, other)
