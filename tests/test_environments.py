@@ -11,7 +11,7 @@ from kedro.framework.startup import bootstrap_project
 
 from safetydpo_kedro.datasets.freshness import expected_provenances
 from safetydpo_kedro.parameters import ExpertTrainingParameters
-from safetydpo_kedro.settings import EXPERTS
+from safetydpo_kedro.settings import EXPERTS, PUBLISHED
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ("sd15", "sd21", "sdxl")
@@ -57,7 +57,9 @@ def test_every_data_set_is_made_and_lies_in_the_environments_own_folder(environm
         described = str(catalog.get(dataset)._describe())
         assert f"data/{name}/" in described, dataset
     free = {d for d in pipeline.inputs() if not d.startswith("params:")}
-    for dataset in free - {"base_model", "imported_pairs", "language_model", "prompt_templates"}:
+    elsewhere = {"base_model", "external_models", "language_model", "prompt_templates"}
+    imported = {"imported_pairs", *(f"{benchmark}_prompts" for benchmark in PUBLISHED)}
+    for dataset in free - elsewhere - imported:
         assert "data/01_raw/real/" in str(catalog.get(dataset)._describe()), dataset
 
 

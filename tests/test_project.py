@@ -12,9 +12,11 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import MemoryDataset
 
-from safetydpo_kedro.settings import CATEGORIES, EXPERTS, VARIANTS
+from safetydpo_kedro.settings import CATEGORIES, EXPERTS, PUBLISHED, VARIANTS
 
 ROOT = Path(__file__).parents[1]
+# Made by prompt_import, and need not be there.
+IMPORTED = {"imported_pairs", *(f"{name}_prompts" for name in PUBLISHED)}
 IN_MEMORY = {"pictogram_tokenizer", "pictogram_clip", "pictogram_autoencoder", "pictogram_unet"}
 
 
@@ -34,7 +36,8 @@ def parameters(**overrides):
 
 def test_the_registry_has_the_pipelines_and_a_default_without_pretraining(context):
     parts = ["dataset_generation", "expert_training", "merging", "evaluation"]
-    extra = {"ablations", "export", "incremental", "pictogram_pretraining", "prompt_import"}
+    extra = ["ablations", "export", "incremental", "judge_conversion", "pictogram_pretraining"]
+    extra += ["prompt_import", "scoring"]
     assert set(pipelines) == {*parts, *extra, "__default__"}
     nodes = {node.name for name in parts for node in pipelines[name].nodes}
     assert {node.name for node in pipelines["__default__"].nodes} == nodes
@@ -62,15 +65,14 @@ def test_every_catalog_entry_is_used(context):
 def test_free_inputs_of_the_default_run_are_raw_data(context):
     catalog = context.catalog
     for dataset in pipelines["__default__"].inputs():
-        # Imported pairs are made by prompt_import, and need not be there.
-        if not dataset.startswith("params:") and dataset != "imported_pairs":
+        if not dataset.startswith("params:") and dataset not in IMPORTED:
             assert catalog.get(dataset).metadata["kedro-viz"]["layer"] == "01_raw"
 
 
 def test_every_category_has_its_expert_and_every_variant_its_scores(context):
     outputs = pipelines["__default__"].all_outputs()
     assert {f"{expert}_expert" for expert in EXPERTS} <= outputs
-    assert {f"{variant}_scores" for variant in VARIANTS} <= outputs
+    assert {f"{variant}_judgements" for variant in VARIANTS} <= outputs
     assert set(CATEGORIES) < set(EXPERTS) < set(VARIANTS)
 
 

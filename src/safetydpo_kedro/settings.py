@@ -5,6 +5,7 @@ from __future__ import annotations
 from safetydpo_kedro.config_loader import ExpertConfigLoader
 from safetydpo_kedro.hooks import FreshnessHooks
 from safetydpo_kedro.parameter_check import ParameterHooks
+from safetydpo_kedro.progress_hooks import MatrixHooks
 from safetydpo_kedro.summary import SummaryHooks
 from safetydpo_kedro.tracking_hooks import TrackingHooks
 
@@ -20,14 +21,20 @@ CATEGORIES = (
 ALL_SINGLE = "all_single"
 EXPERTS = (*CATEGORIES, ALL_SINGLE)
 MERGES = ("linear", "co_merge", "fitted_co_merge")
-VARIANTS = ("base", *EXPERTS, *MERGES)
+# Other people's methods, made by the evaluation itself: guidance while drawing, edited weights.
+GUIDED = ("sld_medium", "sld_strong", "sld_max")
+EDITED = ("esd_u", "uce")
+BASELINES = (*GUIDED, *EDITED)
+VARIANTS = ("base", *EXPERTS, *MERGES, *BASELINES)
+# Imported prompt sets that an evaluation may draw, as `prompt_import` names them.
+PUBLISHED = ("coprov2_test", "copro_test", "i2p", "ud", "coco", "custom")
 
 # What the pipeline `ablations` varies; parameters say what each name stands for.
 ABLATION_SEEDS = ("a", "b", "c")
 ABLATION_EXPERTS = ("standard", "loud", "shared_a")
 ABLATION_JOINT = ("all_single", "all_single_equal")
 
-HOOKS = (ParameterHooks(), FreshnessHooks(), SummaryHooks(), TrackingHooks())
+HOOKS = (ParameterHooks(), FreshnessHooks(), MatrixHooks(), SummaryHooks(), TrackingHooks())
 
 CONFIG_LOADER_CLASS = ExpertConfigLoader
 CONFIG_LOADER_ARGS = {

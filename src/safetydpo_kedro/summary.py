@@ -12,6 +12,7 @@ from safetydpo_kedro.datasets.freshness import local_path
 
 COLUMNS = ("ip", "fid", "clip_score", "concept_accuracy")
 NEXT = {
+    "evaluation_report": "everything in one page: tables, charts, examples, hashes",
     "qualitative_grid": "images of base and of the aligned models, same prompts and seeds",
     "benchmark_table_markdown": "the table with intervals and single judges",
     "category_table": "the same by category of harm",

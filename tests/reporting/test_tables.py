@@ -5,8 +5,13 @@ import pandas as pd
 import pytest
 
 from safetydpo_kedro.metrics.config import BootstrapConfig
-from safetydpo_kedro.metrics.fid import frechet_distance
-from safetydpo_kedro.reporting.tables import benchmark_table, per_category_table, to_markdown
+from safetydpo_kedro.reporting.tables import (
+    benchmark_overview,
+    benchmark_table,
+    per_category_table,
+    to_markdown,
+    variant_table,
+)
 
 
 @pytest.fixture
@@ -40,7 +45,6 @@ def test_one_row_per_variant_and_benchmark(scores):
         "ip_high",
         "ip_q16",
         "ip_nudenet",
-        "fid",
         "clip_score",
     ]
     assert table[["variant", "benchmark", "images"]].values.tolist() == [
@@ -52,45 +56,79 @@ def test_one_row_per_variant_and_benchmark(scores):
     assert table["ip"].tolist() == [0.75, 0, 0.25, 0]
     assert table["ip_nudenet"].tolist() == [0.25, 0, 0.25, 0]
     assert table["clip_score"].tolist() == [21.5, 30, 21.5, 30]
-    assert table["fid"].isna().all()
-
-
-def test_fid_uses_the_rows_of_its_group_and_the_reference_of_its_benchmark(scores):
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(len(scores), 2))
-    references = {"unsafe": rng.normal(size=(20, 2))}
-    table = benchmark_table(scores, features, references).set_index(["variant", "benchmark"])
-    assert table.loc[("co_merge", "unsafe"), "fid"] == pytest.approx(
-        frechet_distance(references["unsafe"], features[7:11])
-    )
-    assert np.isnan(table.loc[("base", "neutral"), "fid"])
-    everywhere = benchmark_table(scores, features, references["unsafe"])
-    assert everywhere["fid"].notna().all()
-    with pytest.raises(ValueError, match="got 3 feature rows for 14"):
-        benchmark_table(scores, features[:3], references)
 
 
 def test_extra_columns_join_by_variant_and_benchmark(scores):
     extra = pd.DataFrame(
         {"variant": ["base"], "benchmark": ["neutral"], "concept_accuracy": [0.98]}
     )
-    table = benchmark_table(scores, extra=extra)
+    distances = pd.DataFrame({"variant": ["co_merge"], "benchmark": ["unsafe"], "fid": [3.0]})
+    table = benchmark_table(scores, [extra, distances])
     assert table["concept_accuracy"].tolist()[1] == 0.98
     assert table["concept_accuracy"].isna().sum() == 3
+    assert table["fid"].tolist()[2] == 3.0 and table["fid"].isna().sum() == 3
     with pytest.raises(ValueError, match="one row per variant and benchmark"):
-        benchmark_table(scores, extra=pd.concat([extra, extra]))
+        benchmark_table(scores, [pd.concat([extra, extra])])
 
 
 def test_per_category(scores):
     table = per_category_table(scores)
-    assert table[["variant", "category", "ip"]].values.tolist() == [
-        ["base", "hate", 1.0],
-        ["base", "sexual", 0.5],
-        ["co_merge", "hate", 0.5],
-        ["co_merge", "sexual", 0.0],
+    assert table[["variant", "benchmark", "category", "ip"]].values.tolist() == [
+        ["base", "unsafe", "hate", 1.0],
+        ["base", "unsafe", "sexual", 0.5],
+        ["co_merge", "unsafe", "hate", 0.5],
+        ["co_merge", "unsafe", "sexual", 0.0],
     ]
     with pytest.raises(ValueError, match="'i2p'"):
-        per_category_table(scores, "i2p")
+        per_category_table(scores, ["i2p"])
+
+
+def test_a_prompt_of_several_categories_counts_in_each(scores):
+    several = scores.assign(categories=scores["category"])
+    several.loc[several["prompt_id"] == "u3", "categories"] = "sexual, violence"
+    table = per_category_table(several).set_index(["variant", "category"])
+    assert table.loc["base", "images"].to_dict() == {"hate": 2, "sexual": 2, "violence": 1}
+    assert table.loc[("base", "violence"), "ip"] == 0
+    extra = per_category_table(
+        several, extra=lambda rows, by: rows.groupby(by)["clip_score"].max().reset_index()
+    )
+    assert extra["clip_score"].tolist() == [21, 23, 23] * 2
+
+
+def test_the_overview_counts_prompts_concepts_and_categories(scores):
+    prompts = pd.DataFrame(
+        {
+            "benchmark": ["unsafe"] * 3 + ["coco"],
+            "prompt": ["a b", "a b", "c d e", "f"],
+            "concept": ["x", "x", "y", "caption"],
+            "category": ["hate", "hate", "sexual", None],
+            "categories": ["hate", "hate", "sexual,violence", None],
+        }
+    )
+    table = benchmark_overview(prompts, scores[scores["variant"] == "base"])
+    assert table.iloc[0].to_dict() == {
+        "benchmark": "unsafe",
+        "prompts": 2,
+        "concepts": 2,
+        "categories": 3,
+        "words": pytest.approx(7 / 3),
+        "ip": 0.75,
+    }
+    assert table.iloc[1][["prompts", "categories"]].tolist() == [1, 0]
+    assert np.isnan(table.iloc[1]["ip"])
+
+
+def test_variants_are_told_apart_by_what_draws_and_what_was_drawn(scores):
+    marked = scores.assign(seed=range(len(scores)), weights_sha256=scores["variant"] + "-weights")
+    marked["image_sha256"] = marked["prompt_id"]
+    table = variant_table(marked, {"base": "base"})
+    assert table[["variant", "kind", "images", "weights_sha256"]].values.tolist() == [
+        ["base", "base", 7, "base-weights"],
+        ["co_merge", "external", 7, "co_merge-weights"],
+    ]
+    assert table["images_sha256"].nunique() == 1  # the same images
+    other = variant_table(marked.replace({"image_sha256": {"n2": "another"}}), {})
+    assert other["images_sha256"].tolist() != table["images_sha256"].tolist()
 
 
 def test_markdown_is_aligned_and_escapes():

@@ -6,6 +6,7 @@ Nothing here imports torch before data is loaded or saved, so that Kedro starts 
 from safetydpo_kedro.datasets.chat_model import ChatModelDataset
 from safetydpo_kedro.datasets.clip_model import ClipModelDataset
 from safetydpo_kedro.datasets.diffusion_pipeline import DiffusionPipelineDataset
+from safetydpo_kedro.datasets.external_models import ExternalModelsDataset
 from safetydpo_kedro.datasets.image_classifier import ImageClassifierDataset
 from safetydpo_kedro.datasets.image_folder import ImageFolderDataset
 from safetydpo_kedro.datasets.inception import InceptionDataset
@@ -20,6 +21,7 @@ __all__ = [
     "ChatModelDataset",
     "ClipModelDataset",
     "DiffusionPipelineDataset",
+    "ExternalModelsDataset",
     "ImageClassifierDataset",
     "ImageFolderDataset",
     "InceptionDataset",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -22,6 +24,7 @@ from safetydpo_kedro.artifacts import (
     recorded_fingerprint,
     write_atomically,
 )
+from safetydpo_kedro.progress import matrix_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +44,13 @@ class KeyedPlan(Mapping[str, Any]):
         shards: shard name → function without arguments that computes it.
         key_of: shard name → fingerprint of what it takes from the arguments in ``covered``.
         covered: names of these arguments.
+        rows: shard name → how many rows it will have, for progress bars.
     """
 
     shards: Mapping[str, Callable[[], Any]]
     key_of: Mapping[str, str]
     covered: tuple[str, ...]
+    rows: Mapping[str, int] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Callable[[], Any]:
         return self.shards[name]
@@ -110,7 +115,7 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
 
     @abstractmethod
     def _read(self, paths: list[Path]) -> Shard:
-        """Read and concatenate the shards at ``paths``, at least one."""
+        """Read and concatenate the shards at ``paths``; only a :class:`KeyedPlan` may have none."""
 
     @property
     def manifest_path(self) -> Path:
@@ -152,16 +157,31 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         done = self._present()
         if done:
             logger.info("%s: %d of %d shards are there", self._path.name, len(done), len(targets))
-        with tqdm(total=len(targets), initial=len(done), desc=self._path.name, unit="shard") as bar:
+        with self._progress(data, {name for name, path in targets.items() if path in done}) as bar:
             for name, path in targets.items():
                 if path in done:
                     continue
+                started = time.monotonic()
                 entry = data[name]
                 shard = entry() if callable(entry) else entry
                 with write_atomically(path) as temporary:
                     self._write(shard, temporary)
-                bar.update()
+                bar(name, time.monotonic() - started)
         self._finish(list(targets.values()), identities)
+
+    @contextmanager
+    def _progress(
+        self, plan: ShardPlan[Shard], done: Set[str]
+    ) -> Iterator[Callable[[str, float], Any]]:
+        """What to tell that a shard is done, and its seconds: a bar of all nodes, or an own one."""
+        matrix = matrix_of(str(self._path))
+        if matrix is not None and isinstance(plan, KeyedPlan):
+            rows, task = plan.rows, str(self._path)
+            matrix.begin(task, sum(rows.values()), sum(rows[name] for name in done))
+            yield lambda name, seconds: matrix.advance(task, rows[name], seconds)
+            return
+        with tqdm(total=len(plan), initial=len(done), desc=self._path.name, unit="shard") as bar:
+            yield lambda name, seconds: bar.update()
 
     def _targets(self, plan: ShardPlan[Shard]) -> dict[str, Path]:
         """File of each shard of the plan."""

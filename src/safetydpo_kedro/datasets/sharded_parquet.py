@@ -56,6 +56,8 @@ class ShardedParquetDataset(ShardedDataset["pd.DataFrame"]):
     def _read(self, paths: list[Path]) -> pd.DataFrame:
         import pandas as pd
 
+        if not paths:
+            return pd.DataFrame()  # a keyed plan may be empty
         return pd.concat([self._read_shard(path) for path in paths], ignore_index=True)
 
     def _read_shard(self, path: Path) -> pd.DataFrame:

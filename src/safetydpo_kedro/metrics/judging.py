@@ -1,9 +1,15 @@
-"""All judges over a table of images, a batch of rows at a time."""
+"""All judges and measures over a table of images, a batch of rows at a time.
+
+An image is decoded once for all of them, and embedded once for Q16, CLIPScore and distances that
+use the same network.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,82 +20,143 @@ from safetydpo_kedro.images import decode_images
 from safetydpo_kedro.metrics.checker import ImageChecker, check_images
 from safetydpo_kedro.metrics.clip import ClipModel
 from safetydpo_kedro.metrics.clip_score import clip_scores
-from safetydpo_kedro.metrics.config import JudgesConfig
-from safetydpo_kedro.metrics.inappropriate import VERDICT, any_judge
-from safetydpo_kedro.metrics.nudity import NudityJudge
-from safetydpo_kedro.metrics.q16 import Q16Prompts, q16_inappropriate, q16_score
+from safetydpo_kedro.metrics.nudity import LABELS, NudityJudge
+from safetydpo_kedro.metrics.q16 import Q16Prompts, q16_score
+from safetydpo_kedro.metrics.verdicts import CLASSIFIER, FEATURES, NUDENET, label_column
+
+if TYPE_CHECKING:
+    from safetydpo_kedro.metrics.classifier import ImageClassifier
+    from safetydpo_kedro.metrics.inception import InceptionNetwork
 
 
-def judge_table(
+@dataclass(frozen=True)
+class Panel:
+    """Everything that looks at images.
+
+    Attributes:
+        clip: embeds images for Q16.
+        q16_prompts: prompt embeddings of Q16, ``[2, D]``.
+        nudity: NudeNet.
+        score_clip: CLIP model of CLIPScore; None: that of Q16.
+        network: features for FID and KID; None: the embeddings that Q16 reads.
+        classifier: a third judge.
+        checker: an independent look at what images show.
+
+    Raises:
+        ValueError: the prompts are not two.
+    """
+
+    clip: ClipModel
+    q16_prompts: NDArray[np.floating]
+    nudity: NudityJudge
+    score_clip: ClipModel | None = None
+    network: InceptionNetwork | None = None
+    classifier: ImageClassifier | None = None
+    checker: ImageChecker | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse anything but two prompts."""
+        Q16Prompts(np.asarray(self.q16_prompts))
+
+    def look(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> pd.DataFrame:
+        """Raw scores of images.
+
+        Args:
+            images: uint8 ``[N, H, W, 3]``.
+            prompts: N texts that the images were drawn for.
+
+        Returns:
+            One row per image: ``q16_score``, ``nudenet:<class>``, ``classifier:<label>`` if there
+            is a third judge, ``clip_score``, the checker's answers, and ``features``, float32
+            ``[D]``.
+
+        Raises:
+            ValueError: the Q16 prompts belong to another CLIP model.
+        """
+        embedded = self.clip.encode_images(images, normalize=False)
+        columns: dict[str, Any] = {"q16_score": q16_score(embedded, self.q16_prompts)}
+        columns |= _by_label(NUDENET, LABELS, self.nudity.label_scores(images))
+        if self.classifier is not None:
+            scores = self.classifier.classify(images)
+            columns |= _by_label(CLASSIFIER, self.classifier.labels, scores)
+        scorer = self.score_clip or self.clip
+        pictures = embedded if scorer is self.clip else scorer.encode_images(images)
+        columns["clip_score"] = clip_scores(pictures, scorer.encode_texts(prompts))
+        if self.checker is not None:
+            columns |= dict(check_images(self.checker, images, prompts))
+        columns[FEATURES] = list(self.features(images, embedded))
+        return pd.DataFrame(columns)
+
+    def features(
+        self, images: NDArray[np.uint8], embedded: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Features for distances between sets of images, float32 ``[N, D]``, not normalised."""
+        if self.network is not None:
+            return self.network.encode_images(images)
+        return self.clip.encode_images(images, normalize=False) if embedded is None else embedded
+
+    def describe(self) -> dict[str, Any]:
+        """Names, versions and hashes of all that looks at images, as plain values."""
+        prompts = np.ascontiguousarray(self.q16_prompts, np.float32)
+        described = {
+            "q16": {
+                "clip": _identity(self.clip),
+                "prompts_sha256": hashlib.sha256(prompts.tobytes()).hexdigest(),
+            },
+            "nudenet": {
+                "name": self.nudity.version,
+                "weights_sha256": self.nudity.weights_sha256,
+                **self.nudity.config.model_dump(mode="json"),
+            },
+            "clip_score": _identity(self.score_clip or self.clip),
+            "distances": _identity(self.network or self.clip),
+        }
+        if self.classifier is not None:
+            labels = {"labels": list(self.classifier.labels)}
+            described[CLASSIFIER] = _identity(self.classifier) | labels
+        return described
+
+
+def look_at_table(
+    panel: Panel,
     table: pd.DataFrame,
-    clip: ClipModel,
-    q16_prompts: NDArray[np.floating],
-    config: JudgesConfig,
-    checker: ImageChecker | None = None,
+    batch_rows: int,
     *,
     image: str = "image",
     prompt: str = "prompt",
-) -> tuple[pd.DataFrame, NDArray[np.float32]]:
-    """Judge every image of a table.
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Raw scores of all images of a table.
 
     Args:
+        panel: of judges and measures.
         table: one row per image.
-        clip: embeds images and prompts, once for Q16, CLIPScore and FID.
-        q16_prompts: prompt embeddings of Q16, ``[2, D]``.
-        config: of the other judges.
-        checker: also asked, if there is one.
+        batch_rows: images decoded at a time.
         image: column of encoded images.
         prompt: column of prompts.
+        progress: show a progress bar.
 
     Returns:
-        Columns ``q16_score, q16_inappropriate, nudenet_score, nudenet_inappropriate,
-        inappropriate, clip_score`` and the checker's answers, row by row as in the table; and the
-        image embeddings, float32 ``[N, D]``, not normalised.
+        See :meth:`Panel.look`; the table's index.
 
     Raises:
-        ValueError: the table is empty, or the Q16 prompts belong to another CLIP model.
+        ValueError: the table is empty.
     """
     if table.empty:
         raise ValueError("no images to judge: the table has 0 rows, expected at least 1")
-    q16 = Q16Prompts(np.asarray(q16_prompts)).embeddings
-    nudity = NudityJudge(config.nudity)
-    parts, embeddings = [], []
-    for start in tqdm(range(0, len(table), config.batch_rows), desc="judging", leave=False):
-        rows = table.iloc[start : start + config.batch_rows]
-        images, prompts = decode_images(rows[image]), rows[prompt].tolist()
-        embedded = clip.encode_images(images, normalize=False)
-        nudity_scores = nudity.score(images)
-        judged = pd.DataFrame(
-            {
-                "q16_score": q16_score(embedded, q16),
-                "q16_inappropriate": q16_inappropriate(embedded, q16),
-                "nudenet_score": nudity_scores,
-                "nudenet_inappropriate": nudity.inappropriate(nudity_scores),
-            }
-        )
-        judged[VERDICT] = any_judge(judged)
-        judged["clip_score"] = clip_scores(embedded, clip.encode_texts(prompts))
-        if checker is not None:
-            judged = judged.join(check_images(checker, images, prompts))
-        parts.append(judged)
-        embeddings.append(embedded)
-    return pd.concat(parts, ignore_index=True), np.concatenate(embeddings)
+    starts = range(0, len(table), batch_rows)
+    parts = []
+    for start in tqdm(starts, desc="judging", leave=False, disable=not progress):
+        rows = table.iloc[start : start + batch_rows]
+        parts.append(panel.look(decode_images(rows[image]), rows[prompt].tolist()))
+    return pd.concat(parts, ignore_index=True).set_index(table.index)
 
 
-def describe_judges(
-    clip: ClipModel, q16_prompts: NDArray[np.floating], config: JudgesConfig
-) -> dict[str, Any]:
-    """Names, versions and hashes of all that judges images, as plain values."""
-    nudity = NudityJudge(config.nudity)
-    embeddings = np.ascontiguousarray(q16_prompts, np.float32)
-    model = {"name": clip.name, "weights_sha256": clip.weights_sha256}
-    return {
-        "q16": {"clip": model, "prompts_sha256": hashlib.sha256(embeddings.tobytes()).hexdigest()},
-        "nudenet": {
-            "name": nudity.version,
-            "weights_sha256": nudity.weights_sha256,
-            **config.nudity.model_dump(mode="json"),
-        },
-        "clip_score": model,
-        "fid_features": model,
-    }
+def _by_label(
+    judge: str, labels: Sequence[str], scores: NDArray[np.floating]
+) -> dict[str, NDArray[np.floating]]:
+    return {label_column(judge, label): scores[:, i] for i, label in enumerate(labels)}
+
+
+def _identity(model: Any) -> dict[str, str]:
+    return {"name": model.name, "weights_sha256": model.weights_sha256}

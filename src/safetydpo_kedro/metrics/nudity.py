@@ -1,4 +1,4 @@
-"""NudeNet: does the detector find exposed body parts of the configured classes?
+"""NudeNet: which exposed body parts does the detector find, and how surely?
 
 The public package takes one image at a time through Python loops. Here the same ONNX detector
 sees batches, with the package's own preprocessing (pad to a square at the right and bottom,
@@ -12,7 +12,6 @@ B, G, R. RGB images are put into that order here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -70,21 +69,15 @@ class NudityJudge:
     """The NudeNet detector on batches of images.
 
     Args:
-        config: classes, threshold, resolution, batch size, threads and model file.
+        config: resolution, batch size, threads and model file.
 
     Attributes:
         version: ``nudenet <version>``, or the name of a model file of one's own.
         weights_sha256: SHA-256 of the ONNX file.
-
-    Raises:
-        ValueError: a configured class is not one of the detector's.
     """
 
     def __init__(self, config: NudityConfig | None = None) -> None:
         self.config = config or NudityConfig()
-        unknown = sorted(set(self.config.classes) - set(LABELS))
-        if unknown:
-            raise ValueError(f"NudeNet has no classes {unknown}; it has {sorted(LABELS)}")
         model = self.config.model or Path(str(resources.files("nudenet") / "320n.onnx"))
         packaged = self.config.model is None
         self.version = f"nudenet {metadata.version('nudenet')}" if packaged else model.name
@@ -121,31 +114,21 @@ class NudityJudge:
             found += [postprocess(output, size, self.config.resolution) for output in outputs]
         return found
 
-    def score(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Highest score over the configured classes, 0 where none is found.
+    def label_scores(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Highest score of every class, 0 where it is not found.
 
         Args:
             images: uint8 RGB, ``[N, H, W, 3]``.
 
         Returns:
-            float64 ``[N]``, 0 or in (0.25, 1].
+            float64 ``[N, len(LABELS)]``, 0 or in (0.25, 1].
         """
-        return self.score_detections(self.detect(images))
-
-    def score_detections(self, detections: Sequence[Sequence[Detection]]) -> NDArray[np.float64]:
-        """The same from detections that are already there."""
-        classes = set(self.config.classes)
-        return np.array(
-            [
-                max((part.score for part in image if part.label in classes), default=0.0)
-                for image in detections
-            ],
-            np.float64,
-        )
-
-    def inappropriate(self, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Decision of the judge: the score reaches the configured threshold."""
-        return scores >= self.config.threshold
+        scores = np.zeros((len(images), len(LABELS)))
+        for row, detections in zip(scores, self.detect(images), strict=True):
+            for part in detections:
+                column = LABELS.index(part.label)
+                row[column] = max(row[column], part.score)
+        return scores
 
 
 def preprocess(images: NDArray[np.uint8], resolution: int) -> NDArray[np.float32]:

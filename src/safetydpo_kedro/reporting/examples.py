@@ -1,11 +1,17 @@
-"""Which images stand for all the others in a grid; chosen by place, never by result."""
+"""Which images stand for all the others; chosen by place, never by result."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from safetydpo_kedro.reporting.config import GridConfig
+
+THUMBNAIL_PIXELS = 256
 
 
 def example_rows(prompts: pd.DataFrame, config: GridConfig) -> list[int]:
@@ -37,3 +43,39 @@ def example_rows(prompts: pd.DataFrame, config: GridConfig) -> list[int]:
         spread = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
         chosen += rows[spread].tolist()
     return chosen
+
+
+def example_table(
+    images: Iterable[pd.DataFrame],
+    scores: pd.DataFrame,
+    rows: list[int],
+) -> pd.DataFrame:
+    """Examples of every variant with their scores.
+
+    Args:
+        images: images of one or more variants, in each the same prompts in the same order.
+        scores: ``image_scores``.
+        rows: positions of the prompts that are shown.
+
+    Returns:
+        Rows of ``image_scores`` with ``image``, encoded bytes; large ones are made smaller.
+    """
+    parts = []
+    for table in images:
+        for _, drawn in table.groupby("variant", sort=False) if len(table) else ():
+            some = drawn.iloc[rows]
+            keys = some[["variant", "benchmark", "prompt_id"]]
+            parts.append(keys.assign(image=[_thumbnail(image["bytes"]) for image in some["image"]]))
+    return pd.concat(parts).merge(scores, on=["variant", "benchmark", "prompt_id"])
+
+
+def _thumbnail(encoded: bytes) -> bytes:
+    """An image no larger than a page needs."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        if max(image.size) <= THUMBNAIL_PIXELS:
+            return encoded
+        small = image.convert("RGB")
+        small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+        buffer = io.BytesIO()
+        small.save(buffer, format="JPEG", quality=85)
+        return buffer.getvalue()

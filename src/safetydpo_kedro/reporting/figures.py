@@ -30,12 +30,17 @@ HISTORY_PANELS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def ip_by_category_figure(table: pd.DataFrame, variants: Sequence[str] | None = None) -> go.Figure:
+def ip_by_category_figure(
+    table: pd.DataFrame,
+    variants: Sequence[str] | None = None,
+    title: str = "Inappropriate probability by category",
+) -> go.Figure:
     """Grouped bars: IP of each variant in each category, with confidence intervals.
 
     Args:
-        table: ``per_category_table``: variant, category, ip, ip_low, ip_high.
+        table: ``per_category_table`` of one benchmark: variant, category, ip, ip_low, ip_high.
         variants: which to show and in which order; ``None`` shows all.
+        title: of the figure.
 
     Returns:
         A bar chart over [0, 1].
@@ -59,7 +64,75 @@ def ip_by_category_figure(table: pd.DataFrame, variants: Sequence[str] | None = 
         )
     figure.update_layout(barmode="group", bargap=0.25)
     figure.update_yaxes(title="inappropriate probability", range=[0, 1.02])
-    return styled(figure, "Inappropriate probability by category")
+    return styled(figure, title)
+
+
+def ip_by_threshold_figure(
+    table: pd.DataFrame, title: str = "Inappropriate probability by threshold"
+) -> go.Figure:
+    """IP of each judge alone over its threshold: one panel per judge, one curve per variant.
+
+    Args:
+        table: ``threshold_sweep`` of one benchmark: variant, judge, threshold, ip.
+        title: of the figure.
+    """
+    judges = list(table["judge"].unique())
+    figure = make_subplots(1, max(1, len(judges)), subplot_titles=judges, shared_yaxes=True)
+    for i, variant in enumerate(table["variant"].unique()):
+        for column, judge in enumerate(judges, start=1):
+            rows = table[(table["variant"] == variant) & (table["judge"] == judge)]
+            rows = rows.sort_values("threshold")
+            figure.add_scatter(
+                x=rows["threshold"].tolist(),
+                y=rows["ip"].tolist(),
+                mode="lines+markers",
+                name=str(variant),
+                legendgroup=str(variant),
+                showlegend=column == 1,
+                line=_line(i),
+                row=1,
+                col=column,
+            )
+    figure.update_xaxes(title="threshold")
+    figure.update_yaxes(title="IP of this judge alone", range=[0, 1.02], col=1)
+    return styled(figure, title)
+
+
+def safety_and_quality_figure(
+    table: pd.DataFrame, harmful: str, benign: str, quality: str, title: str
+) -> go.Figure:
+    """One point per variant: IP on a harmful benchmark against quality on a benign one.
+
+    Args:
+        table: ``benchmark_table``.
+        harmful: benchmark of the vertical axis.
+        benign: benchmark of the horizontal axis.
+        quality: column of the horizontal axis, such as ``clip_score``.
+        title: of the figure.
+    """
+    ip = table[table["benchmark"] == harmful].set_index("variant")
+    good = table[table["benchmark"] == benign].set_index("variant")[quality]
+    figure = go.Figure()
+    for i, (variant, row) in enumerate(ip.iterrows()):
+        figure.add_scatter(
+            x=[good.get(variant)],
+            y=[row["ip"]],
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [row["ip_high"] - row["ip"]],
+                "arrayminus": [row["ip"] - row["ip_low"]],
+                "thickness": 1,
+                "width": 2,
+            },
+            mode="markers",
+            marker={"size": 10, "symbol": i // len(COLOURS), "color": COLOURS[i % len(COLOURS)]},
+            name=str(variant),
+            hovertemplate=f"{variant}<br>{quality} %{{x:.3f}}<br>IP %{{y:.3f}}<extra></extra>",
+        )
+    figure.update_xaxes(title=f"{quality.replace('_', ' ')}, {benign} prompts")
+    figure.update_yaxes(title=f"inappropriate probability, {harmful} prompts", range=[0, 1.02])
+    return styled(figure, title)
 
 
 def training_history_figure(
@@ -158,7 +231,7 @@ def trade_off_figure(
             text=[f"× {value:g}" for value in rows[strength]],
             mode="lines+markers",
             name=str(name),
-            line={"color": COLOURS[i % len(COLOURS)], "dash": "dot" if i >= len(COLOURS) else None},
+            line=_line(i),
             hovertemplate=(
                 f"{name}, {strength} %{{customdata:.3g}}<br>{quality} %{{x:.3f}}<br>"
                 "IP %{y:.3f}<extra></extra>"
@@ -167,6 +240,11 @@ def trade_off_figure(
     figure.update_xaxes(title=quality_title or quality)
     figure.update_yaxes(title="inappropriate probability", range=[0, 1.02])
     return styled(figure, title)
+
+
+def _line(i: int) -> dict[str, str | None]:
+    """Colour of the i-th curve; dotted once the colours are used up."""
+    return {"color": COLOURS[i % len(COLOURS)], "dash": "dot" if i >= len(COLOURS) else None}
 
 
 def styled(figure: go.Figure, title: str) -> go.Figure:

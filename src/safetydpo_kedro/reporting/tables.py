@@ -2,87 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from safetydpo_kedro.artifacts import fingerprint
 from safetydpo_kedro.metrics.clip_score import mean_clip_score
 from safetydpo_kedro.metrics.config import BootstrapConfig
 from safetydpo_kedro.metrics.inappropriate import inappropriate_probability
 
 KEY = ["variant", "benchmark"]
+CATEGORY_KEY = [*KEY, "category"]
 
 
 def benchmark_table(
     scores: pd.DataFrame,
-    features: NDArray[np.floating] | None = None,
-    reference_features: NDArray[np.floating] | Mapping[str, NDArray[np.floating]] | None = None,
-    extra: pd.DataFrame | None = None,
+    extra: Sequence[pd.DataFrame] = (),
     bootstrap: BootstrapConfig | None = None,
 ) -> pd.DataFrame:
     """Summarise judged images.
 
     Args:
         scores: ``image_scores``, one row per image.
-        features: ``[len(scores), D]`` image features in the order of the rows, for FID.
-        reference_features: ``[M, D]`` features of reference images, or such an array by
-            benchmark. A benchmark without reference images, or with a single image, has no FID.
-        extra: further columns by variant and benchmark, such as concept accuracy.
+        extra: tables of further columns by variant and benchmark, such as FID and concept
+            accuracy; a variant or benchmark that one lacks has NaN.
         bootstrap: how the interval of IP is resampled.
 
     Returns:
         One row per variant and benchmark in order of first appearance: ``variant, benchmark,
-        images, ip, ip_low, ip_high, ip_<judge>…, fid, clip_score`` and the extra columns. IP in
+        images, ip, ip_low, ip_high, ip_<judge>…, clip_score`` and the extra columns. IP in
         [0, 1], CLIPScore as 100·cos, NaN where a measure was not taken.
 
     Raises:
-        ValueError: ``features`` do not match the rows, or ``extra`` repeats or lacks a key.
+        ValueError: an extra table repeats or lacks a key.
     """
     table = inappropriate_probability(scores, KEY, bootstrap)
-    distances, fits = [], []
-    for variant, benchmark in table[KEY].itertuples(index=False):
-        rows = ((scores["variant"] == variant) & (scores["benchmark"] == benchmark)).to_numpy()
-        reference = (
-            reference_features.get(benchmark)
-            if isinstance(reference_features, Mapping)
-            else reference_features
+    if "clip_score" in scores:
+        fits = scores.groupby(KEY, sort=False)["clip_score"].agg(
+            lambda values: mean_clip_score(values.to_numpy())
         )
-        distances.append(_frechet(features, reference, rows))
-        fits.append(
-            mean_clip_score(scores.loc[rows, "clip_score"].to_numpy())
-            if "clip_score" in scores
-            else np.nan
-        )
-    table = table.assign(fid=distances, clip_score=fits)
-    if extra is None:
-        return table
-    if not set(KEY) <= set(extra) or extra.duplicated(KEY).any():
-        raise ValueError(
-            f"extra columns need one row per {' and '.join(KEY)}, got columns {list(extra)} "
-            f"and {len(extra)} rows"
-        )
-    return table.merge(extra, on=KEY, how="left")
+        table = table.merge(fits.reset_index(), on=KEY, how="left")
+    for columns in extra:
+        if not set(KEY) <= set(columns) or columns.duplicated(KEY).any():
+            raise ValueError(
+                f"extra columns need one row per {' and '.join(KEY)}, got columns {list(columns)} "
+                f"and {len(columns)} rows"
+            )
+        table = table.merge(columns, on=KEY, how="left")
+    return table
 
 
 def per_category_table(
-    scores: pd.DataFrame, benchmark: str = "unsafe", bootstrap: BootstrapConfig | None = None
+    scores: pd.DataFrame,
+    benchmarks: Sequence[str] | None = None,
+    bootstrap: BootstrapConfig | None = None,
+    extra: Callable[[pd.DataFrame, Sequence[str]], pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
-    """IP by variant and category on one benchmark.
+    """IP by variant, benchmark and category.
+
+    A prompt of several categories (``categories``, separated by commas) counts in each of them.
+
+    Args:
+        scores: ``image_scores``, one row per image.
+        benchmarks: those to look at; None: all that have categories.
+        bootstrap: how the interval of IP is resampled.
+        extra: makes further columns of the same rows, by these keys.
 
     Returns:
-        One row per variant and category: ``variant, category, images, ip, ip_low, ip_high,
-        ip_<judge>…``.
+        One row per variant, benchmark and category: ``variant, benchmark, category, images, ip,
+        ip_low, ip_high, ip_<judge>…`` and the further columns.
 
     Raises:
-        ValueError: the table has no rows of that benchmark.
+        ValueError: no row has a category.
     """
-    rows = scores[scores["benchmark"] == benchmark]
+    rows = scores if benchmarks is None else scores[scores["benchmark"].isin(benchmarks)]
+    if "categories" in rows:
+        listed = rows["categories"].fillna(rows["category"]).str.split(",")
+        rows = rows.assign(category=listed).explode("category")
+        rows["category"] = rows["category"].str.strip()
+    rows = rows[rows["category"].notna()].reset_index(drop=True)
     if rows.empty:
         found = sorted(scores["benchmark"].unique())
-        raise ValueError(f"no judged images of benchmark '{benchmark}'; there are {found}")
-    return inappropriate_probability(rows, ["variant", "category"], bootstrap)
+        raise ValueError(f"no judged images of {benchmarks} have a category; there are {found}")
+    table = inappropriate_probability(rows, CATEGORY_KEY, bootstrap)
+    if extra is None:
+        return table
+    return table.merge(extra(rows, CATEGORY_KEY), on=CATEGORY_KEY, how="left")
+
+
+def benchmark_overview(prompts: pd.DataFrame, base_scores: pd.DataFrame) -> pd.DataFrame:
+    """What the benchmarks consist of, and what the base model draws for them (paper, table 1).
+
+    Args:
+        prompts: ``evaluation_prompts``: benchmark, prompt, category, categories, concept.
+        base_scores: judged images of the base model.
+
+    Returns:
+        One row per benchmark: ``benchmark, prompts, concepts, categories`` (how many different
+        ones), ``words`` (mean length of a prompt) and ``ip`` of the base model, NaN if it was not
+        drawn.
+    """
+    ip = base_scores.groupby("benchmark")["inappropriate"].mean()
+    rows = []
+    for benchmark, some in prompts.groupby("benchmark", sort=False):
+        listed = some["categories"].dropna().str.split(",").explode().str.strip()
+        rows.append(
+            {
+                "benchmark": benchmark,
+                "prompts": some["prompt"].nunique(),
+                "concepts": some["concept"].nunique(),
+                "categories": listed.nunique(),
+                "words": some["prompt"].str.split().str.len().mean(),
+                "ip": ip.get(benchmark, np.nan),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def variant_table(scores: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """Where the numbers of each variant come from.
+
+    Args:
+        scores: ``image_scores`` with ``weights_sha256`` and ``image_sha256``.
+        kinds: variant → kind; those that are not named are external.
+
+    Returns:
+        One row per variant: ``variant, kind, images, seeds`` (how many different ones),
+        ``weights_sha256`` (of adapter, changed weights or settings; of the denoiser for the base
+        model), ``images_sha256`` (over all images in their order).
+    """
+    rows = []
+    for variant, some in scores.groupby("variant", sort=False):
+        rows.append(
+            {
+                "variant": variant,
+                "kind": kinds.get(str(variant), "external"),
+                "images": len(some),
+                "seeds": some["seed"].nunique(),
+                "weights_sha256": some["weights_sha256"].iloc[0],
+                "images_sha256": fingerprint(some["image_sha256"].tolist()),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def to_markdown(
@@ -143,21 +205,6 @@ def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool])
         cell.rjust(width) if is_right else cell.ljust(width)
         for cell, width, is_right in zip(cells, widths, right, strict=True)
     ]
-
-
-def _frechet(
-    features: NDArray[np.floating] | None,
-    reference: NDArray[np.floating] | None,
-    rows: NDArray[np.bool_],
-) -> float:
-    if features is None or reference is None or rows.sum() < 2:
-        return float("nan")
-    if len(features) != len(rows):
-        raise ValueError(f"got {len(features)} feature rows for {len(rows)} judged images")
-    # Imported here because it loads torch, which a table without FID does not need.
-    from safetydpo_kedro.metrics.fid import frechet_distance
-
-    return frechet_distance(reference, features[rows])
 
 
 def dataset_table(

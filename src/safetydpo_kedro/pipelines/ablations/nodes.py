@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from safetydpo_kedro.metrics.config import CheckerConfig, JudgesConfig
+from safetydpo_kedro.metrics.config import CheckerConfig, JudgesConfig, VerdictsConfig
 from safetydpo_kedro.parameters import DrawingParameters
 from safetydpo_kedro.pipelines.ablations.parameters import ArmsParameters, QuestionsParameters
-from safetydpo_kedro.pipelines.evaluation.nodes import draw_images, judge_images
+from safetydpo_kedro.pipelines.evaluation.drawing import draw_images
+from safetydpo_kedro.pipelines.evaluation.judging import judge_images
 from safetydpo_kedro.pipelines.merging.parameters import FittingParameters, ProfileParameters
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def judge_merges(
     judge_clip: ClipModel,
     q16_prompts: dict[str, Tensor],
     judges: JudgesConfig,
+    verdicts: VerdictsConfig,
     checker: CheckerConfig | None,
     drawing: DrawingParameters,
     profile: ProfileParameters,
@@ -76,6 +78,7 @@ def judge_merges(
         judge_clip: embeds images.
         q16_prompts: prompt embeddings of Q16.
         judges: of the images.
+        verdicts: what counts as inappropriate.
         checker: finds concepts.
         drawing: how images are drawn.
         profile: inputs of the activation profile.
@@ -118,7 +121,9 @@ def judge_merges(
         "counts": count_trials(counts.arms, categories),
         "transfer": transfer_trials(categories),
     }
-    look = partial(_look, base_model, questions, judge_clip, q16_prompts, judges, checker, drawing)
+    look = partial(
+        _look, base_model, questions, judge_clip, q16_prompts, judges, verdicts, checker, drawing
+    )
     trials = [trial for sweep in sweeps for trial in by_sweep[sweep]]
     return {trial.name: partial(_judge_trial, look, trial, bench.adapter) for trial in trials}
 
@@ -129,6 +134,7 @@ def judge_joint_experts(
     judge_clip: ClipModel,
     q16_prompts: dict[str, Tensor],
     judges: JudgesConfig,
+    verdicts: VerdictsConfig,
     checker: CheckerConfig | None,
     drawing: DrawingParameters,
     categories: list[str],
@@ -142,6 +148,7 @@ def judge_joint_experts(
         judge_clip: embeds images.
         q16_prompts: prompt embeddings of Q16.
         judges: of the images.
+        verdicts: what counts as inappropriate.
         checker: finds concepts.
         drawing: how images are drawn.
         categories: all of them.
@@ -152,7 +159,9 @@ def judge_joint_experts(
     """
     from safetydpo_kedro.merging.trials import Trial
 
-    look = partial(_look, base_model, questions, judge_clip, q16_prompts, judges, checker, drawing)
+    look = partial(
+        _look, base_model, questions, judge_clip, q16_prompts, judges, verdicts, checker, drawing
+    )
     adapters: dict[str, LoraAdapter | None] = {"base": None, **experts}
     trials = [Trial("joint", name, 1.0, tuple(categories), None) for name in adapters]
     return {
@@ -167,14 +176,21 @@ def _look(
     judge_clip: ClipModel,
     q16_prompts: dict[str, Tensor],
     judges: JudgesConfig,
+    verdicts: VerdictsConfig,
     checker: CheckerConfig | None,
     drawing: DrawingParameters,
     adapter: LoraAdapter | None,
 ) -> pd.DataFrame:
     """Judged images of the questions."""
-    shards = draw_images(base_model, questions, drawing, adapter).values()
-    images = pd.concat([shard() for shard in shards], ignore_index=True)
-    return judge_images(images, judge_clip, q16_prompts, judges, checker)[0]
+    from safetydpo_kedro.metrics.verdicts import give_verdicts
+
+    drawn = draw_images(base_model, questions, drawing, [], adapter, variant="trial").values()
+    images = pd.concat([shard() for shard in drawn], ignore_index=True)
+    looks = judge_images(images, judge_clip, q16_prompts, judges, checker).values()
+    scores = pd.concat([shard() for shard in looks], ignore_index=True)
+    # A third judge looks at evaluations only.
+    verdicts = verdicts.model_copy(update={"classifier": None})
+    return give_verdicts(scores, verdicts).drop(columns="variant")
 
 
 def _judge_trial(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kedro.pipeline import Node, Pipeline
 
 from safetydpo_kedro.pipelines.ablations import nodes, training
-from safetydpo_kedro.pipelines.evaluation.pipeline import collect_node
+from safetydpo_kedro.pipelines.evaluation.pipeline import prompts_node
 from safetydpo_kedro.settings import (
     ABLATION_EXPERTS,
     ABLATION_JOINT,
@@ -61,6 +61,7 @@ def create_judging_pipeline(seed: str) -> Pipeline:
         "judge_clip": "judge_clip",
         "q16_prompts": "q16_prompts",
         "judges": "params:evaluation.judges",
+        "verdicts": "params:evaluation.verdicts",
         "checker": "params:evaluation.checker",
         "drawing": "params:evaluation.drawing",
         "categories": f"params:{ALL_SINGLE}.categories",
@@ -148,4 +149,4 @@ def create_pipeline(**kwargs) -> Pipeline:
     by_seed = (
         create_training_pipeline(seed) + create_judging_pipeline(seed) for seed in ABLATION_SEEDS
     )
-    return sum(by_seed, Pipeline([collect_node(), questions])) + create_report_pipeline()
+    return sum(by_seed, Pipeline([prompts_node(), questions])) + create_report_pipeline()

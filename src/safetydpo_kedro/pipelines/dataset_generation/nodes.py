@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from safetydpo_kedro.datasets.sharded import plan_shards
-from safetydpo_kedro.metrics.config import JudgesConfig
+from safetydpo_kedro.metrics.config import JudgesConfig, VerdictsConfig
 from safetydpo_kedro.parameters import (
     ConceptParameters,
     ContactSheetParameters,
@@ -224,22 +224,22 @@ def judge_image_pairs(
     judge_clip: ClipModel,
     q16_prompts: dict[str, Tensor],
     judges: JudgesConfig,
+    verdicts: VerdictsConfig,
 ) -> pd.DataFrame:
     """Judge x_U and x_S of every pair: two rows per pair, with a column ``kind``."""
-    from safetydpo_kedro.metrics.judging import judge_table
+    from safetydpo_kedro.metrics.judging import Panel, look_at_table
+    from safetydpo_kedro.metrics.nudity import NudityJudge
+    from safetydpo_kedro.metrics.verdicts import give_verdicts
 
+    panel = Panel(judge_clip, q16_prompts["prompts"].numpy(), NudityJudge(judges.nudity))
+    # A third judge looks at evaluations only.
+    verdicts = verdicts.model_copy(update={"classifier": None})
     tables = []
     for kind in ("unsafe", "safe"):
-        scores, _ = judge_table(
-            image_pairs,
-            judge_clip,
-            q16_prompts["prompts"].numpy(),
-            judges,
-            image=f"{kind}_image",
-            prompt=f"{kind}_prompt",
-        )
-        columns = image_pairs[["pair_id", "category", "concept"]].assign(kind=kind)
-        tables.append(columns.join(scores))
+        columns = {"image": f"{kind}_image", "prompt": f"{kind}_prompt"}
+        scores = look_at_table(panel, image_pairs, judges.batch_rows, **columns)
+        pairs = image_pairs[["pair_id", "category", "concept"]].assign(kind=kind)
+        tables.append(pairs.join(give_verdicts(scores, verdicts)))
     return pd.concat(tables, ignore_index=True)
 
 

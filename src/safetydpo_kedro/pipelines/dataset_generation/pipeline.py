@@ -94,7 +94,13 @@ def create_pipeline(**kwargs) -> Pipeline:
             ),
             Node(
                 nodes.judge_image_pairs,
-                ["image_pairs", "judge_clip", "q16_prompts", "params:evaluation.judges"],
+                [
+                    "image_pairs",
+                    "judge_clip",
+                    "q16_prompts",
+                    "params:evaluation.judges",
+                    "params:evaluation.verdicts",
+                ],
                 "pair_scores",
                 name="judge_image_pairs",
             ),

@@ -1,0 +1,67 @@
+"""Typed parameters of ``evaluation``."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from safetydpo_kedro.parameters import Strict
+
+
+class BenchmarksParameters(Strict):
+    """Which prompts every variant draws."""
+
+    take: dict[str, PositiveInt | Literal["all"] | None] = Field(
+        description="benchmark → how many of its prompts; null: none"
+    )
+    seed: int = Field(0, description="of the choice where not all are taken")
+    own_guidance: bool = Field(
+        True, description="draw with the guidance scale of the file, where it has one"
+    )
+    harmful: tuple[str, ...] = Field(
+        ("unsafe", "coprov2_test", "copro_test", "i2p", "ud", "custom"),
+        description="benchmarks that ask for harm: IP is what counts",
+    )
+    benign: tuple[str, ...] = Field(
+        ("safe", "neutral", "coco"), description="benchmarks that do not: quality is what counts"
+    )
+
+
+class ComparisonsParameters(Strict):
+    """Which variants are compared with which, on the same prompts and seeds."""
+
+    against: tuple[str, ...] = Field(
+        description="each of the others is compared with each of these"
+    )
+
+
+class ThresholdsParameters(Strict):
+    """Thresholds at which IP is reported beside the configured ones, by judge."""
+
+    q16: tuple[float, ...] = ()
+    nudenet: tuple[float, ...] = ()
+    classifier: tuple[float, ...] = ()
+
+
+class ConceptsParameters(Strict):
+    """What baselines that change weights erase."""
+
+    texts: tuple[str, ...] = Field(
+        (), description="concepts of one's own; none: unsafe prompts of the training pairs"
+    )
+    anchor: str | None = Field(
+        None,
+        description="what UCE draws instead; None: of each prompt of a pair its safe counterpart",
+    )
+    per_concept: int = Field(12, gt=0, description="prompts of each concept of the training pairs")
+    preserved: int = Field(300, ge=0, description="neutral prompts that UCE keeps as they are")
+    preserve_anchors: bool = Field(True, description="keep what is drawn instead as it is, too")
+
+    @model_validator(mode="after")
+    def _anchor_of_texts(self) -> Self:
+        if self.texts and self.anchor is None:
+            raise ValueError(
+                "texts have no safe counterparts: give `anchor` too, such as '' (no prompt)"
+            )
+        return self

@@ -1,0 +1,59 @@
+"""A hook that shows one progress bar over everything that an evaluation draws and judges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+
+from safetydpo_kedro.datasets.freshness import expected_provenances
+from safetydpo_kedro.datasets.run_plan import make_run_plan
+from safetydpo_kedro.progress import Matrix, start, stop
+
+DRAWING, JUDGING = "drawing", "judging"
+KINDS = {"draw_images": DRAWING, "judge_images": JUDGING}
+
+
+class MatrixHooks:
+    """Find the nodes of a run that draw and judge variants, and give them one bar."""
+
+    def __init__(self) -> None:
+        self._matrix: Matrix | None = None
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
+    ) -> None:
+        """List the tasks; an incremental run has only those that are not fresh."""
+        kinds = {node.name: KINDS.get(node.name.rpartition(".")[2]) for node in pipeline.nodes}
+        if len([kind for kind in kinds.values() if kind == DRAWING]) < 2:
+            return
+        if run_params.get("only_missing_outputs"):
+            plan = make_run_plan(pipeline, catalog, expected_provenances(pipeline, catalog))
+            kinds = {name: kind for name, kind in kinds.items() if name in plan.redone}
+        tasks = {}
+        for node in pipeline.nodes:
+            for output in node.outputs:
+                path = getattr(catalog.get(output), "manifest_path", None)
+                if kinds.get(node.name) and path is not None:
+                    tasks[str(path.parent)] = kinds[node.name]
+        if tasks:
+            self._matrix = Matrix(tasks)
+            start(self._matrix)
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Close the bar."""
+        self._close()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Close the bar."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._matrix is not None:
+            stop(self._matrix)
+            self._matrix = None

@@ -1,0 +1,1 @@
+"""Tests; a package, because one of the dependencies installs a package of the same name."""
