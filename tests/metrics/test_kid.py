@@ -35,6 +35,12 @@ def test_over_one_subset_of_all_it_is_the_definition():
     assert mean == pytest.approx(literal(x, y), rel=1e-9) and std == 0
 
 
+def test_float32_features_are_summed_in_float64():
+    x, y = (10 + features(12, seed=i).astype(np.float32) for i in (0, 1))
+    mean, _ = kernel_distance(x, y)  # a difference of sums a thousand times as large
+    assert mean == pytest.approx(literal(x.astype(float), y.astype(float)), rel=1e-9)
+
+
 def test_equals_torch_fidelity_on_given_features():
     x, y = features(40, width=64), features(40, shift=0.3, seed=1, width=64)
     theirs = kid_features_to_metric(

@@ -64,7 +64,6 @@ def kernel_distance(
         metric = KernelInceptionDistance(
             feature=FeatureIdentity(real.shape[1]), subsets=subsets, subset_size=size
         )
-    metric.set_dtype(torch.float64)
     metric.update(torch.from_numpy(np.array(real, np.float64)), real=True)
     metric.update(torch.from_numpy(np.array(generated, np.float64)), real=False)
     with torch.random.fork_rng(devices=[]):
