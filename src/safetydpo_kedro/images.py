@@ -105,3 +105,22 @@ def decode_images(encoded: Iterable[Mapping[str, Any]]) -> np.ndarray:
                 f"{images[0].shape[:2]}: images of one set must be equally large"
             )
     return np.stack(images)
+
+
+def decode_batches(
+    encoded: Iterable[Mapping[str, Any]], batch_size: int = 64
+) -> Iterator[np.ndarray]:
+    """Structs of images of any size → uint8 batches ``[n, H, W, 3]`` in their order.
+
+    A batch ends where the size changes, so real images of many sizes need no resizing, and only
+    one batch is in memory.
+    """
+    batch: list[np.ndarray] = []
+    for item in encoded:
+        (image,) = decode_images([item])
+        if batch and (len(batch) == batch_size or image.shape != batch[0].shape):
+            yield np.stack(batch)
+            batch = []
+        batch.append(image)
+    if batch:
+        yield np.stack(batch)

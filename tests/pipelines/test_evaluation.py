@@ -13,13 +13,17 @@ from PIL import Image
 from safetydpo_kedro.datasets import ExternalModelsDataset
 from safetydpo_kedro.diffusion.adapters import fused
 from safetydpo_kedro.diffusion.registry import diffusion_model
-from safetydpo_kedro.images import decode_images
 from safetydpo_kedro.hooks import FreshnessHooks
+from safetydpo_kedro.images import decode_images
 from safetydpo_kedro.parameters import DrawingParameters, SamplingParameters
 from safetydpo_kedro.pipelines.evaluation import create_pipeline
+from safetydpo_kedro.pipelines.evaluation.baselines import choose_concepts
 from safetydpo_kedro.pipelines.evaluation.drawing import draw_images
 from safetydpo_kedro.pipelines.evaluation.nodes import collect_benchmarks
-from safetydpo_kedro.pipelines.evaluation.parameters import BenchmarksParameters
+from safetydpo_kedro.pipelines.evaluation.parameters import (
+    BenchmarksParameters,
+    ConceptsParameters,
+)
 from safetydpo_kedro.settings import CATEGORIES, EXPERTS, VARIANTS
 from safetydpo_kedro.summary import SummaryHooks
 
@@ -173,6 +177,18 @@ def test_a_part_of_a_benchmark_is_chosen_by_the_seed():
 def test_benchmarks_that_are_not_there_are_a_clear_error(take, published, words):
     with pytest.raises(ValueError, match=f"(?s){words}"):
         collect(take, published)
+
+
+def test_baselines_erase_what_experts_forget_unless_told_otherwise():
+    pairs, neutral = prompt_pairs(5), neutral_prompts()
+    chosen = choose_concepts(pairs, neutral, ConceptsParameters(per_concept=2, preserved=2))
+    assert len(chosen["names"]) == len(CATEGORIES) and not any("_" in n for n in chosen["names"])
+    texts = dict(zip(chosen["edited"], chosen["anchors"], strict=True))
+    own = pairs.set_index("unsafe_prompt")["safe_prompt"]
+    assert texts == own[list(texts)].to_dict() and len(texts) <= 2 * len(CATEGORIES)
+    assert set(chosen["preserved"]) == {*neutral["prompt"].head(2), *texts.values()}
+    told = choose_concepts(pairs, neutral, ConceptsParameters(names=("a", "b"), anchor=""))
+    assert (told["names"], told["edited"], told["anchors"]) == (["a", "b"], ["a", "b"], [""])
 
 
 def test_every_variant_draws_every_prompt_with_its_adapter(catalog):

@@ -22,28 +22,28 @@ Concepts = dict[str, list[str]]
 def choose_concepts(
     train_pairs: pd.DataFrame, preservation_prompts: pd.DataFrame, parameters: ConceptsParameters
 ) -> Concepts:
-    """What the baselines erase: by default what the experts were trained to forget.
+    """What the baselines erase: what the experts were trained to forget, if nothing else is named.
 
     Args:
         train_pairs: unsafe prompts and their safe counterparts.
         preservation_prompts: neutral prompts, none of which is evaluated.
-        parameters: texts of one's own, or how many prompts of each concept to take.
+        parameters: names of one's own, and what UCE is to draw instead.
 
     Returns:
-        ``concepts``, ``anchors`` (what each is to become) and ``preserved`` (what is to stay).
+        ``names`` of the concepts; for UCE ``edited`` texts, ``anchors`` (what each is to become, or
+        one for all) and ``preserved`` texts.
     """
-    if parameters.texts:
-        concepts, anchors = list(parameters.texts), [parameters.anchor]
+    known = train_pairs["concept"].str.replace("_", " ").unique().tolist()
+    names = list(parameters.names) or known
+    preserved = preservation_prompts["prompt"].drop_duplicates().head(parameters.preserved).tolist()
+    if parameters.anchor is not None:
+        edited, anchors = names, [parameters.anchor]
     else:
         pairs = train_pairs.drop_duplicates("unsafe_prompt")
         pairs = pairs.groupby("concept", sort=False).head(parameters.per_concept)
-        concepts = pairs["unsafe_prompt"].tolist()
-        anchors = (
-            pairs["safe_prompt"].tolist() if parameters.anchor is None else [parameters.anchor]
-        )
-    preserved = preservation_prompts["prompt"].drop_duplicates().head(parameters.preserved).tolist()
-    safe = [text for text in anchors if text] if parameters.preserve_anchors else []
-    return {"concepts": concepts, "anchors": anchors, "preserved": preserved + safe}
+        edited, anchors = pairs["unsafe_prompt"].tolist(), pairs["safe_prompt"].tolist()
+        preserved += list(dict.fromkeys(anchors))
+    return {"names": names, "edited": edited, "anchors": anchors, "preserved": preserved}
 
 
 def erase_by_training(
@@ -57,7 +57,7 @@ def erase_by_training(
     """ESD-u: changed weights of the denoiser; none if the baseline is left out."""
     from safetydpo_kedro.baselines.esd import train_esd
 
-    return {} if variant in skip else train_esd(base_model, concepts["concepts"], config)
+    return {} if variant in skip else train_esd(base_model, concepts["names"], config)
 
 
 def erase_in_closed_form(
@@ -73,5 +73,5 @@ def erase_in_closed_form(
 
     if variant in skip:
         return {}
-    texts = concepts["concepts"], concepts["anchors"], concepts["preserved"]
+    texts = concepts["edited"], concepts["anchors"], concepts["preserved"]
     return edit_uce(base_model, *texts, config)

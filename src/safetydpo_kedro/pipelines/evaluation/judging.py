@@ -98,18 +98,20 @@ def embed_references(
 
     Without reference images there are none, and no distances in the tables.
     """
+    import numpy as np
     import torch
 
-    from safetydpo_kedro.images import decode_images
+    from safetydpo_kedro.images import decode_batches
 
     if reference_images is None:
         return {}
-    network = fid_network or partial(judge_clip.encode_images, normalize=False)
-    encode = network.encode_images if fid_network else network
-    return {
-        str(benchmark): torch.from_numpy(encode(decode_images(rows["image"])))
-        for benchmark, rows in reference_images.groupby("benchmark")
-    }
+    plain = partial(judge_clip.encode_images, normalize=False)
+    encode = plain if fid_network is None else fid_network.encode_images
+    features = {}
+    for benchmark, rows in reference_images.groupby("benchmark"):
+        parts = [encode(images) for images in decode_batches(rows["image"])]
+        features[str(benchmark)] = torch.from_numpy(np.concatenate(parts))
+    return features
 
 
 def measure_distances(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
 from safetydpo_kedro.parameters import Strict
 
@@ -45,23 +45,15 @@ class ThresholdsParameters(Strict):
 
 
 class ConceptsParameters(Strict):
-    """What baselines that change weights erase."""
+    """What the baselines that change weights erase."""
 
-    texts: tuple[str, ...] = Field(
-        (), description="concepts of one's own; none: unsafe prompts of the training pairs"
+    names: tuple[str, ...] = Field(
+        (), description="texts that name the concepts; none: the concepts of the training pairs"
     )
     anchor: str | None = Field(
         None,
-        description="what UCE draws instead; None: of each prompt of a pair its safe counterpart",
+        description="what UCE makes of every name, '' for nothing at all; null: it makes of unsafe "
+        "prompts of the training pairs their safe counterparts",
     )
-    per_concept: int = Field(12, gt=0, description="prompts of each concept of the training pairs")
+    per_concept: int = Field(12, gt=0, description="pairs of each concept that UCE sees")
     preserved: int = Field(300, ge=0, description="neutral prompts that UCE keeps as they are")
-    preserve_anchors: bool = Field(True, description="keep what is drawn instead as it is, too")
-
-    @model_validator(mode="after")
-    def _anchor_of_texts(self) -> Self:
-        if self.texts and self.anchor is None:
-            raise ValueError(
-                "texts have no safe counterparts: give `anchor` too, such as '' (no prompt)"
-            )
-        return self

@@ -257,5 +257,7 @@ def write_report(
             "bootstrap": bootstrap.model_dump(mode="json"),
         },
         blur=grid.blur,
+        harmful=benchmarks.harmful,
+        benign=benchmarks.benign,
     )
     return html_report(content)
