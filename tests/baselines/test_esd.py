@@ -163,3 +163,26 @@ def test_a_loss_that_is_not_finite_is_refused(model):
     config = CONFIG.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(ValueError, match=r"step \d.*learning_rate = 1e\+30"):
         train_esd(model, CONCEPTS, config, progress=False)
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(model, tmp_path, monkeypatch):
+    config = EsdConfig(
+        steps=5, learning_rate=1e-3, sampling_steps=3, checkpoints={"every": 2, "keep": 1}
+    )
+    whole = train_esd(model, CONCEPTS, config, progress=False)
+    loss, calls = esd._loss, []
+
+    def kill(*arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    monkeypatch.setattr(esd, "_loss", kill)
+    with pytest.raises(KeyboardInterrupt):
+        train_esd(model, CONCEPTS, config, progress=False, folder=tmp_path / "esd_u")
+    resumed = train_esd(model, CONCEPTS, config, progress=False, folder=tmp_path / "esd_u")
+    assert len(calls) == 4 + 3  # steps 3, 4 and 5
+    assert_same(resumed, whole)
+    with pytest.raises(ValueError, match="concepts"):
+        train_esd(model, ["gun"], config, progress=False, folder=tmp_path / "esd_u")

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from safetydpo_kedro.parameters import CheckpointParameters
 from safetydpo_kedro.validation import Explained
 
 #: The safety concept S of Safe Latent Diffusion, as its authors released it.
@@ -88,6 +89,7 @@ class EsdConfig(_Config):
             Paper: 1.
         seed: of concepts, timesteps and noise.
         gradient_checkpointing: compute activations twice instead of keeping them.
+        checkpoints: where training states go, and how often; no part of the result's identity.
     """
 
     steps: int = Field(default=1000, ge=1)
@@ -98,6 +100,7 @@ class EsdConfig(_Config):
     batch_size: int = Field(default=1, ge=1)
     seed: int = 0
     gradient_checkpointing: bool = False
+    checkpoints: CheckpointParameters = Field(default=CheckpointParameters(), exclude=True)
 
 
 class UceConfig(_Config):

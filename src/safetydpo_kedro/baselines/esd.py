@@ -9,6 +9,7 @@ trains all but the cross-attention, so that a concept is erased whatever the pro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,11 @@ from tqdm.auto import trange
 from safetydpo_kedro.baselines.config import EsdConfig
 from safetydpo_kedro.baselines.denoising import denoise, initial_latents
 from safetydpo_kedro.baselines.families import require_stable_diffusion
+from safetydpo_kedro.checkpoints import Checkpoints
 from safetydpo_kedro.diffusion.adapters import checkpointed_activations
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.model import DiffusionModel
+from safetydpo_kedro.digests import tensors_digest
 
 CROSS_ATTENTION = ".attn2."
 
@@ -40,7 +43,11 @@ def esd_target(eps: Tensor, eps_c: Tensor, eta: float) -> Tensor:
 
 
 def train_esd(
-    model: DiffusionModel, concepts: Sequence[str], config: EsdConfig, progress: bool = True
+    model: DiffusionModel,
+    concepts: Sequence[str],
+    config: EsdConfig,
+    progress: bool = True,
+    folder: Path | None = None,
 ) -> dict[str, Tensor]:
     """Erase concepts by training; several are erased at once, each row of a batch draws one.
 
@@ -53,6 +60,8 @@ def train_esd(
         concepts: texts that name them.
         config: how to train.
         progress: show a progress bar.
+        folder: of checkpoints, of this training alone: a killed one goes on from the last, and
+            the caller removes it once the weights are on disk. None keeps none.
 
     Returns:
         Trained weights, named as in the denoiser's ``state_dict()``, on the CPU and in the
@@ -61,6 +70,7 @@ def train_esd(
     Raises:
         ValueError: the model is of another family, there are no concepts, or the loss is not
             finite.
+        ChangedIdentityError: the folder holds checkpoints of another training.
     """
     require_stable_diffusion(model, "esd_u")
     if not concepts:
@@ -70,8 +80,14 @@ def train_esd(
     texts, nothing = model.encode_prompts(concepts), model.unconditional()
     optimizer = torch.optim.Adam(trained.values(), lr=config.learning_rate)
     generator = torch.Generator().manual_seed(config.seed)
+    checkpoints = _checkpoints(model, concepts, config, folder) if folder else None
+    start = 0
+    if checkpoints and (found := checkpoints.restore({"unet": erased}, optimizer)):
+        start = found.step
+        generator.set_state(found.state["generator"])
     with checkpointed_activations(erased, config.gradient_checkpointing):
-        for step in (bar := trange(config.steps, desc="ESD-u", unit="step", disable=not progress)):
+        look = {"desc": "ESD-u", "unit": "step", "disable": not progress, "initial": start}
+        for step in (bar := trange(start, config.steps, total=config.steps, **look)):
             rows = torch.randint(len(concepts), (config.batch_size,), generator=generator)
             text = texts.rows(rows.to(model.device))
             loss = _loss(model, erased, text, nothing.rows(0 * rows), config, generator)
@@ -84,8 +100,27 @@ def train_esd(
             loss.backward()
             optimizer.step()
             bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+            if checkpoints and (step + 1) % config.checkpoints.every == 0:
+                state = {"generator": generator.get_state()}
+                checkpoints.save(step + 1, {"unet": erased}, optimizer, state=state)
     model.pipeline.maybe_free_model_hooks()
     return {name: p.detach().to("cpu", model.dtype) for name, p in trained.items()}
+
+
+def _checkpoints(
+    model: DiffusionModel, concepts: Sequence[str], config: EsdConfig, folder: Path
+) -> Checkpoints:
+    """Checkpoints of this training; those of another one refuse."""
+    identity = {
+        "esd_u": config,
+        "concepts": list(concepts),
+        "base model": tensors_digest(model.unet.state_dict()),
+    }
+    remedy = f"set evaluation.baselines.esd_u.checkpoints.resume to false, or delete {folder}"
+    checkpoints = Checkpoints(folder, identity, config.checkpoints.keep, remedy)
+    if not config.checkpoints.resume:
+        checkpoints.clear()
+    return checkpoints
 
 
 def _trainable_copy(model: DiffusionModel) -> nn.Module:

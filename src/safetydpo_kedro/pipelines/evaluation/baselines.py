@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -53,11 +55,17 @@ def erase_by_training(
     config: EsdConfig,
     *,
     variant: str,
-) -> dict[str, Tensor]:
+) -> Iterator[dict[str, Tensor]]:
     """ESD-u: changed weights of the denoiser; none if the baseline is left out."""
     from safetydpo_kedro.baselines.esd import train_esd
 
-    return {} if variant in skip else train_esd(base_model, concepts["names"], config)
+    folder = config.checkpoints.directory / variant
+    if variant in skip:
+        yield {}
+        return
+    yield train_esd(base_model, concepts["names"], config, folder=folder)
+    # Kedro comes back when the weights are saved; until then a kill loses nothing.
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def erase_in_closed_form(
