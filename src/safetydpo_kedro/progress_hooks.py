@@ -28,7 +28,8 @@ class MatrixHooks:
     ) -> None:
         """List the tasks; an incremental run has only those that are not fresh."""
         kinds = {node.name: KINDS.get(node.name.rpartition(".")[2]) for node in pipeline.nodes}
-        if len([kind for kind in kinds.values() if kind == DRAWING]) < 2:
+        elsewhere = run_params.get("runner") == "ParallelRunner"  # other processes have own bars
+        if elsewhere or list(kinds.values()).count(DRAWING) < 2:
             return
         if run_params.get("only_missing_outputs"):
             plan = make_run_plan(pipeline, catalog, expected_provenances(pipeline, catalog))

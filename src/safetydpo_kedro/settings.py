@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from safetydpo_kedro.config_loader import ExpertConfigLoader
-from safetydpo_kedro.hooks import FreshnessHooks
+from safetydpo_kedro.hooks import FreshnessHooks, ThreadHooks
 from safetydpo_kedro.parameter_check import ParameterHooks
 from safetydpo_kedro.progress_hooks import MatrixHooks
 from safetydpo_kedro.summary import SummaryHooks
@@ -34,7 +34,14 @@ ABLATION_SEEDS = ("a", "b", "c")
 ABLATION_EXPERTS = ("standard", "loud", "shared_a")
 ABLATION_JOINT = ("all_single", "all_single_equal")
 
-HOOKS = (ParameterHooks(), FreshnessHooks(), MatrixHooks(), SummaryHooks(), TrackingHooks())
+HOOKS = (
+    ParameterHooks(),
+    FreshnessHooks(),
+    ThreadHooks(),
+    MatrixHooks(),
+    SummaryHooks(),
+    TrackingHooks(),
+)
 
 CONFIG_LOADER_CLASS = ExpertConfigLoader
 CONFIG_LOADER_ARGS = {

@@ -24,6 +24,7 @@ from safetydpo_kedro.diffusion.adapters import checkpointed_activations
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.digests import tensors_digest
+from safetydpo_kedro.threads import builds_models
 
 CROSS_ATTENTION = ".attn2."
 
@@ -123,6 +124,7 @@ def _checkpoints(
     return checkpoints
 
 
+@builds_models
 def _trainable_copy(model: DiffusionModel) -> nn.Module:
     """The denoiser again, in float32, with gradients outside the cross-attention."""
     with torch.random.fork_rng(devices=[]):  # it draws weights that are replaced at once

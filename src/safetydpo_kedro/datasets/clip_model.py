@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset, DatasetError
 
+from safetydpo_kedro.threads import builds_models
+
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
@@ -63,6 +65,7 @@ class ClipModelDataset(
         """What else, beside the content, changes the results of a node that loads this entry."""
         return {"precision": self._precision}
 
+    @builds_models
     def load(self) -> ClipModel:
         """Load the model onto its device.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import AbstractDataset, DatasetError
 
 from safetydpo_kedro.artifacts import content_digest
+from safetydpo_kedro.threads import builds_models
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -104,6 +105,7 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
             "vae": self._vae and _vae_identity(self._vae),
         }
 
+    @builds_models
     def load(self) -> DiffusionModel:
         """Load the model onto its device.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
+from safetydpo_kedro.threads import builds_models
+
 if TYPE_CHECKING:
     from safetydpo_kedro.metrics.classifier import ImageClassifier
 
@@ -48,6 +50,7 @@ class ImageClassifierDataset(AbstractDataset[None, "ImageClassifier"]):
         self._hint = hint
         self.metadata = metadata
 
+    @builds_models
     def load(self) -> ImageClassifier:
         """Load the classifier onto its device.
 

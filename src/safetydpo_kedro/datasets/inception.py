@@ -9,6 +9,7 @@ from kedro.io import AbstractDataset, DatasetError
 
 from safetydpo_kedro.artifacts import write_atomically
 from safetydpo_kedro.datasets.tensors import save_tensors
+from safetydpo_kedro.threads import builds_models
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +56,7 @@ class InceptionDataset(AbstractDataset["dict[str, Tensor]", "InceptionNetwork"])
         self._hint = hint
         self.metadata = metadata
 
+    @builds_models
     def load(self) -> InceptionNetwork:
         """Load the network onto its device.
 

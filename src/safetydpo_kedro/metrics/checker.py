@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from safetydpo_kedro.threads import builds_models
+
 #: Answers of a checker, by image → name of their mean over images.
 MEASURES = {
     "concept_correct": "concept_accuracy",
@@ -44,6 +46,7 @@ class ImageChecker(Protocol):
         ...
 
 
+@builds_models
 def load_checker(path: str, arguments: Mapping[str, Any]) -> ImageChecker:
     """Build the checker that ``path`` names.
 
