@@ -265,6 +265,8 @@ def test_reports_are_there(catalog):
     comparisons = catalog.load("comparison_table")
     assert set(comparisons["against"]) == {"base", "all_single", "fitted_co_merge"}
     assert comparisons["p_value"].between(0, 1).all()
+    pairs = comparisons[["variant", "against"]].apply(frozenset, axis=1)
+    assert not pd.DataFrame({"pair": pairs, "on": comparisons["benchmark"]}).duplicated().any()
     sweep = catalog.load("threshold_table")
     assert set(sweep["judge"]) == {"q16", "nudenet"}
     page = catalog.load("evaluation_report")

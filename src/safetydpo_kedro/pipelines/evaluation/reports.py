@@ -90,12 +90,11 @@ def compare_variants(
     from safetydpo_kedro.metrics.paired import paired_comparison
 
     variants = image_scores["variant"].unique().tolist()
-    pairs = [
-        (variant, other)
-        for other in comparisons.against
-        for variant in variants
-        if other in variants and variant != other
-    ]
+    pairs: list[tuple[str, str]] = []
+    for other in comparisons.against:
+        # Each pair once: a second test of the same difference would only weaken the others.
+        new = [(v, other) for v in variants if v != other and (other, v) not in pairs]
+        pairs += new if other in variants else []
     return paired_comparison(image_scores, pairs, bootstrap)
 
 
