@@ -71,8 +71,8 @@ class Setting:
 SHIPPED = str(ROOT / "data/01_raw/judge_clip")
 FULL_SIZE = "ViT-L-14-quickgelu"
 CPU_SETTINGS = (
-    Setting("pictograms, shipped CLIP", 256, 32, SHIPPED, 64),
-    Setting("512 px, ViT-L/14", 12, 512, FULL_SIZE, 4),
+    Setting("pictograms, shipped CLIP", 128, 32, SHIPPED, 64),
+    Setting("512 px, ViT-L/14", 8, 512, FULL_SIZE, 4, rounds=2),
 )
 CUDA_SETTINGS = (Setting("512 px, ViT-L/14", 512, 512, FULL_SIZE, 64, "cuda"),)
 
