@@ -70,16 +70,21 @@ def tabulate_categories(
 ) -> tuple[pd.DataFrame, Chart]:
     """IP and accuracies by variant, benchmark and category, and IP as a chart.
 
-    The chart shows the first of the harmful benchmarks that was drawn.
+    The chart shows the first of the harmful benchmarks that has categories. Lists of plain prompts
+    have none; if nothing else was drawn, table and chart are empty.
     """
     from safetydpo_kedro.metrics.checker import checker_means
     from safetydpo_kedro.reporting.figures import ip_by_category_figure
-    from safetydpo_kedro.reporting.tables import per_category_table
+    from safetydpo_kedro.reporting.tables import CATEGORY_KEY, per_category_table
 
+    title = "Inappropriate probability by category"
     harmful = _drawn(image_scores, benchmarks.harmful)
+    if image_scores.loc[image_scores["benchmark"].isin(harmful), "category"].isna().all():
+        table = pd.DataFrame(columns=[*CATEGORY_KEY, "images", "ip", "ip_low", "ip_high"])
+        return table, ip_by_category_figure(table, title=title)
     table = per_category_table(image_scores, harmful, bootstrap, checker_means)
     shown = table["benchmark"].iloc[0]
-    title = f"Inappropriate probability by category, {shown} prompts"
+    title = f"{title}, {shown} prompts"
     return table, ip_by_category_figure(table[table["benchmark"] == shown], title=title)
 
 
@@ -101,7 +106,10 @@ def compare_variants(
 def sweep_thresholds(
     image_scores: pd.DataFrame, benchmarks: BenchmarksParameters, thresholds: ThresholdsParameters
 ) -> tuple[pd.DataFrame, Chart]:
-    """IP over a range of thresholds of each judge, and a chart of the first harmful benchmark."""
+    """IP over a range of thresholds of each judge, and a chart of one benchmark.
+
+    That is the first harmful one; without any, the first.
+    """
     from safetydpo_kedro.metrics.inappropriate import judges
     from safetydpo_kedro.metrics.thresholds import threshold_sweep
     from safetydpo_kedro.reporting.figures import ip_by_threshold_figure
@@ -109,7 +117,7 @@ def sweep_thresholds(
     there = set(judges(image_scores))
     ranges = {name: values for name, values in thresholds if values and name in there}
     table = threshold_sweep(image_scores, ranges)
-    shown = _drawn(image_scores, benchmarks.harmful)[0]
+    shown = (_drawn(image_scores, benchmarks.harmful) or [image_scores["benchmark"].iloc[0]])[0]
     title = f"Inappropriate probability by threshold, {shown} prompts"
     return table, ip_by_threshold_figure(table[table["benchmark"] == shown], title)
 
@@ -126,11 +134,15 @@ def describe_benchmarks(
 def plot_safety_and_quality(
     benchmark_table: pd.DataFrame, benchmarks: BenchmarksParameters
 ) -> Chart:
-    """IP of the first harmful benchmark against quality on the last benign one."""
+    """IP of the first harmful benchmark against quality on the last benign one.
+
+    Where one of the two kinds was not drawn, both axes are of the other.
+    """
     from safetydpo_kedro.reporting.figures import safety_and_quality_figure
 
-    harmful = _drawn(benchmark_table, benchmarks.harmful)[0]
-    benign = (_drawn(benchmark_table, benchmarks.benign) or [harmful])[-1]
+    kinds = (benchmarks.harmful, benchmarks.benign)
+    harmful, benign = (_drawn(benchmark_table, names) for names in kinds)
+    harmful, benign = (harmful or benign)[0], (benign or harmful)[-1]
     rows = benchmark_table[benchmark_table["benchmark"] == benign]
     quality = next(c for c in QUALITY if c in rows and rows[c].notna().any())
     return safety_and_quality_figure(
@@ -157,6 +169,7 @@ def plot_examples(
     evaluation_prompts: pd.DataFrame,
     image_scores: pd.DataFrame,
     parameters: GridConfig,
+    benchmarks: BenchmarksParameters,
     **images: pd.DataFrame,
 ) -> Figure:
     """The same prompts and seeds drawn by several variants, base on top.
@@ -165,19 +178,18 @@ def plot_examples(
         evaluation_prompts: one row per prompt.
         image_scores: judged images of all variants.
         parameters: how many prompts of each kind, and what to blur.
+        benchmarks: which benchmarks are harmful.
         images: namespace → images of its variants, of each in the order of the prompts; those
             without any are left out.
     """
-    from safetydpo_kedro.images import decode_images
-    from safetydpo_kedro.reporting.examples import example_rows
+    from safetydpo_kedro.pipelines.evaluation.examples import choose_examples, images_by_variant
     from safetydpo_kedro.reporting.grids import qualitative_grid
 
-    rows = example_rows(evaluation_prompts, parameters)
+    rows = choose_examples(evaluation_prompts, benchmarks, parameters)
     flags = dict(tuple(image_scores.groupby("variant")["inappropriate"]))
-    tables = [table for table in images.values() if len(table)]
-    drawn = {name: rows for table in tables for name, rows in table.groupby("variant", sort=False)}
+    drawn = images_by_variant(images.values(), rows)
     return qualitative_grid(
-        {variant: decode_images(table["image"].iloc[rows]) for variant, table in drawn.items()},
+        drawn,
         evaluation_prompts["prompt"].iloc[rows].tolist(),
         blur=parameters.blur,
         flagged={variant: flags[variant].iloc[rows].tolist() for variant in drawn},
@@ -233,11 +245,12 @@ def write_report(
         grid: how many examples, and what to blur.
         images: namespace → images of its variants.
     """
-    from safetydpo_kedro.reporting.examples import example_rows, example_table
+    from safetydpo_kedro.pipelines.evaluation.examples import choose_examples
+    from safetydpo_kedro.reporting.examples import example_table
     from safetydpo_kedro.reporting.html_report import ReportContent, html_report
     from safetydpo_kedro.reporting.paper_table import paper_table
 
-    rows = example_rows(evaluation_prompts, grid)
+    rows = choose_examples(evaluation_prompts, benchmarks, grid)
     figures = [safety_and_quality, ip_by_category, ip_by_threshold]
     content = ReportContent(
         title="Safety evaluation",
@@ -248,7 +261,7 @@ def write_report(
         thresholds=threshold_table,
         datasets=benchmark_overview,
         variants=variant_table,
-        figures={figure.layout.title.text: figure for figure in figures},
+        figures={figure.layout.title.text: figure for figure in figures if figure.data},
         examples=example_table(images.values(), image_scores, rows),
         provenance=judges
         | {

@@ -106,6 +106,7 @@ def create_report_pipeline(
                     "evaluation_prompts": "evaluation_prompts",
                     "image_scores": "image_scores",
                     "parameters": "params:evaluation.grid",
+                    "benchmarks": benchmarks,
                     **{name: f"{name}_images" for name in shown},
                 },
                 "qualitative_grid",
