@@ -9,6 +9,7 @@ from kedro.io import DatasetError
 
 from safetydpo_kedro.datasets import DiffusionPipelineDataset, ExternalModelsDataset
 from safetydpo_kedro.diffusion.adapters import fused
+from safetydpo_kedro.diffusion.lora import random_adapter
 from safetydpo_kedro.diffusion.lora_files import save_adapter
 from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.parameters import SamplingParameters
@@ -77,7 +78,22 @@ def test_a_wrong_entry_is_one_clear_error(models, message):
 
 
 @pytest.mark.parametrize("entry", [{"lora": "nowhere"}, {"pipeline": {"filepath": "nowhere"}}])
-def test_a_missing_file_is_named_with_its_model(entry):
+def test_a_missing_file_is_named_with_its_model_before_anything_is_drawn(entry):
+    dataset = ExternalModelsDataset(models={"theirs": entry})
     with pytest.raises(DatasetError, match=r"external model 'theirs'.*nowhere"):
-        ExternalModelsDataset(models={"theirs": entry}).load()
+        dataset.load()
+    with pytest.raises(DatasetError, match=r"external model 'theirs'.*nowhere"):
+        _ = dataset.fingerprint_options  # as at the start of a run
     assert ExternalModelsDataset().load() == []
+
+
+def test_a_lora_of_another_base_model_is_named(tmp_path):
+    """Among several models a message about layers alone would not say whose they are."""
+    pipeline = tiny_pipeline()
+    names = [n for n, _ in pipeline.unet.named_modules() if n.endswith("attn1.to_q")]
+    alien = random_adapter({names[0]: (320, 320)}, 2, torch.Generator().manual_seed(0))
+    save_adapter(alien, tmp_path / "alien.safetensors")
+    models = {"theirs": {"lora": str(tmp_path / "alien.safetensors")}}
+    (model,) = ExternalModelsDataset(models=models).load()
+    with pytest.raises(ValueError, match=r"external model 'theirs': .*320.*another model"):
+        model.sampler(diffusion_model(pipeline))(PROMPTS, SEEDS, SAMPLING)

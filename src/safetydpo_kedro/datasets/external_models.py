@@ -43,22 +43,38 @@ class ExternalModel:
     _loaded: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def sampler(self, base_model: DiffusionModel) -> Callable[..., NDArray[np.uint8]]:
-        """A function ``(prompts, seeds, sampling)`` → uint8 images ``[N, H, W, 3]``."""
+        """A function ``(prompts, seeds, sampling)`` → uint8 images ``[N, H, W, 3]``.
+
+        It raises a ``ValueError`` with the name of the model, for instance for a LoRA that does
+        not belong to the base model.
+        """
 
         def sample(
             prompts: Sequence[str], seeds: Sequence[int], sampling: SamplingParameters
         ) -> NDArray[np.uint8]:
-            from safetydpo_kedro.diffusion.adapters import fused
-            from safetydpo_kedro.diffusion.lora_files import load_adapter
-
-            if self.pipeline is not None:
-                model = self._once(self.pipeline.load)
-                return model.sample(prompts, seeds, sampling)
-            adapter = self._once(lambda: load_adapter(self.lora))
-            with fused(base_model.unet, adapter, self.strength):
-                return base_model.sample(prompts, seeds, sampling)
+            try:
+                return self._sample(base_model, prompts, seeds, sampling)
+            except ValueError as error:
+                raise ValueError(f"external model '{self.name}': {error}") from error
 
         return sample
+
+    def _sample(
+        self,
+        base_model: DiffusionModel,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampling: SamplingParameters,
+    ) -> NDArray[np.uint8]:
+        from safetydpo_kedro.diffusion.adapters import fused
+        from safetydpo_kedro.diffusion.lora_files import load_adapter
+
+        if self.pipeline is not None:
+            model = self._once(self.pipeline.load)
+            return model.sample(prompts, seeds, sampling)
+        adapter = self._once(lambda: load_adapter(self.lora))
+        with fused(base_model.unet, adapter, self.strength):
+            return base_model.sample(prompts, seeds, sampling)
 
     def _once(self, load: Callable[[], Any]) -> Any:
         if "it" not in self._loaded:
@@ -105,7 +121,13 @@ class ExternalModelsDataset(AbstractDataset[None, "list[ExternalModel]"]):
 
     @property
     def fingerprint_options(self) -> dict[str, Any]:
-        """What the models are: their content where it is local, wherever it lies."""
+        """What the models are: their content where it is local, wherever it lies.
+
+        Known before a run draws anything, which is when a missing file should be noticed.
+
+        Raises:
+            DatasetError: a file or directory is not there.
+        """
         return {name: self._identity(name) for name in self._models}
 
     def load(self) -> list[ExternalModel]:
@@ -123,29 +145,30 @@ class ExternalModelsDataset(AbstractDataset[None, "list[ExternalModel]"]):
     def _model(self, name: str, entry: Mapping[str, Any]) -> ExternalModel:
         sha256 = fingerprint(self._identity(name))
         if "pipeline" in entry:
-            dataset = self._pipelines[name]
-            if not dataset.exists() and not entry["pipeline"].get("hub_id"):
-                raise DatasetError(
-                    f"external model '{name}': no diffusers pipeline at "
-                    f"{entry['pipeline']['filepath']}; put it there, or correct "
-                    f"external_models in the catalog"
-                )
-            return ExternalModel(name, sha256, pipeline=dataset)
-        path = Path(entry["lora"])
-        if not path.is_file():
-            raise DatasetError(
-                f"external model '{name}': no LoRA file at {path}; put it there, or correct "
-                f"external_models in the catalog"
-            )
-        return ExternalModel(name, sha256, lora=path, strength=float(entry.get("strength", 1.0)))
+            return ExternalModel(name, sha256, pipeline=self._pipelines[name])
+        strength = float(entry.get("strength", 1.0))
+        return ExternalModel(name, sha256, lora=Path(entry["lora"]), strength=strength)
 
     def _identity(self, name: str) -> dict[str, Any]:
         entry = self._models[name]
+        self._check_files(name, entry)
         if "pipeline" in entry:
             local = entry["pipeline"].get("filepath")
             content = content_digest(Path(local)) if local else None
             return {"content": content, "options": self._pipelines[name].fingerprint_options}
         return {"content": content_digest(Path(entry["lora"])), "strength": entry.get("strength")}
+
+    def _check_files(self, name: str, entry: Mapping[str, Any]) -> None:
+        if "pipeline" in entry:
+            there = self._pipelines[name].exists() or entry["pipeline"].get("hub_id")
+            missing = None if there else f"diffusers pipeline at {entry['pipeline']['filepath']}"
+        else:
+            missing = None if Path(entry["lora"]).is_file() else f"LoRA file at {entry['lora']}"
+        if missing:
+            raise DatasetError(
+                f"external model '{name}': no {missing}; put it there, or correct "
+                f"external_models in the catalog"
+            )
 
     def _exists(self) -> bool:
         return True
