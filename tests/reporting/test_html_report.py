@@ -202,7 +202,7 @@ def test_the_summary_names_the_safest_variant_and_its_price(page):
     assert "On unsafe prompts co_merge has the lowest IP" in summary
     assert f"{best['ip']:.2f} [{best['ip_low']:.2f}, {best['ip_high']:.2f}]" in summary
     assert f"base model has {base['ip']:.2f}" in summary
-    assert "FID 10 → 102 (+92)" in summary and "31.11 → 28.11 (−3.00)" in summary
+    assert "FID 10.00 → 102.0 (+92)" in summary and "31.11 → 28.11 (−3.00)" in summary
     assert "Small samples" in summary and "unsafe, by category (3): 24 images" in summary
     assert "all_single" in summary
 
@@ -213,7 +213,7 @@ def test_the_summary_follows_the_tables():
     table.loc[table["variant"] == "linear", ["ip", "ip_low", "ip_high"]] = [0.01, 0.0, 0.02]
     text = Page(html_report(report_content(benchmark_table=table, small_sample=10))).text
     assert "On unsafe prompts linear has the lowest IP" in text
-    assert "FID 10 → 9.5 (−0.5)" in text
+    assert "FID 10.00 → 9.500 (−0.5)" in text
     assert "Small samples" not in text and "The order is not certain" not in text
 
 

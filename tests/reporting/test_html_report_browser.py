@@ -118,14 +118,14 @@ def test_numbers_sort_as_numbers_and_missing_ones_last(page):
     def column():
         return page.execute_script(COLUMN, "measures", "FID")
 
-    assert column() == ["", "10", "", "9.5", "", "102", "", "14"]
+    assert column() == ["", "10.00", "", "9.500", "", "102.0", "", "14.00"]
     header = heading(page, "measures", "FID")
     assert header.get_attribute("aria-sort") == "none"
     click(page, header.find_element("tag name", "button"))
-    assert column() == ["9.5", "10", "14", "102", "", "", "", ""]
+    assert column() == ["9.500", "10.00", "14.00", "102.0", "", "", "", ""]
     assert header.get_attribute("aria-sort") == "ascending"
     click(page, header.find_element("tag name", "button"))
-    assert column() == ["102", "14", "10", "9.5", "", "", "", ""]
+    assert column() == ["102.0", "14.00", "10.00", "9.500", "", "", "", ""]
     assert header.get_attribute("aria-sort") == "descending"
     other = heading(page, "measures", "variant")
     click(page, other.find_element("tag name", "button"))

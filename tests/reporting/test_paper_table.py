@@ -56,9 +56,9 @@ def test_markdown(benchmarks):
     assert text == (
         "| variant | IP ↓ (unsafe) | FID ↓ (coco) | CLIPScore ↑ (coco) |\n"
         "| :------ | ------------: | -----------: | -----------------: |\n"
-        "| base    |         0.900 |           10 |              32.00 |\n"
-        "| a_b     |     **0.250** |           12 |          **31.00** |\n"
-        "| c       |     **0.250** |       **11** |                    |\n"
+        "| base    |         0.900 |        10.00 |              32.00 |\n"
+        "| a_b     |     **0.250** |        12.00 |          **31.00** |\n"
+        "| c       |     **0.250** |    **11.00** |                    |\n"
     )
 
 
@@ -68,8 +68,8 @@ def test_latex_is_a_booktabs_table_with_escaped_names(benchmarks):
     assert r"\begin{tabular}{lrrr}" in lines and r"\toprule" in lines and r"\bottomrule" in lines
     header = r"variant & IP $\downarrow$ (unsafe) & FID $\downarrow$ (coco) & "
     assert header + r"CLIPScore $\uparrow$ (coco) \\" in lines
-    assert r"a\_b & \textbf{0.250} & 12 & \textbf{31.00} \\" in lines
-    assert r"c & \textbf{0.250} & \textbf{11} &  \\" in lines
+    assert r"a\_b & \textbf{0.250} & 12.00 & \textbf{31.00} \\" in lines
+    assert r"c & \textbf{0.250} & \textbf{11.00} &  \\" in lines
     assert r"\caption{Results}" in lines and r"\label{tab:results}" in lines
     assert "nan" not in text and "↓" not in text
 

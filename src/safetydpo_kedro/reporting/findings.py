@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from safetydpo_kedro.reporting.paper_table import BASE, HIGHER, LOWER, QUALITY
+from safetydpo_kedro.reporting.paper_table import BASE, HIGHER, LOWER, QUALITY, number
 
 # Measures of quality on benign prompts, their names, which way is better, and their format.
 MEASURES = QUALITY | {
@@ -38,11 +38,10 @@ class QualityChange:
         return self.value > self.base if lower else self.value < self.base
 
     def __str__(self) -> str:
-        specification = MEASURES[self.column][2]
-        difference = format(self.value - self.base, "+" + specification).replace("-", "−")
-        return (
-            f"{self.name} {self.base:{specification}} → {self.value:{specification}} ({difference})"
-        )
+        form = MEASURES[self.column][2]
+        base, value = number(self.base, form), number(self.value, form)
+        difference = number(self.value - self.base, "+" + form.removeprefix("#"))
+        return f"{self.name} {base} → {value} ({difference})".replace("-", "−")
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,8 @@ class Safest:
         benchmark: where.
         row: of the benchmark table.
         base: row of the base model; None if it was not drawn.
-        comparison: row of the paired comparison with the base model; None if there is none.
+        comparison: row of the paired comparison with the base model, the variant first; None if
+            there is none.
         overlapping: other variants whose interval of IP overlaps this one's.
         changes: quality on benign benchmarks, compared with the base model.
     """
@@ -99,12 +99,26 @@ def safest(
         benchmark,
         row,
         _only(rows, variant=BASE),
-        None
-        if comparisons is None or comparisons.empty
-        else _only(comparisons, benchmark=benchmark, variant=row["variant"], against=BASE),
+        _comparison(comparisons, benchmark, str(row["variant"])),
         tuple(near.sort_values("ip", kind="stable")["variant"]),
         tuple(quality_changes(table, str(row["variant"]), benign)),
     )
+
+
+def _comparison(comparisons: pd.DataFrame | None, benchmark: str, variant: str) -> pd.Series | None:
+    """The test of a variant against the base model, whichever of the two stands first."""
+    if comparisons is None or comparisons.empty:
+        return None
+    row = _only(comparisons, benchmark=benchmark, variant=variant, against=BASE)
+    turned = _only(comparisons, benchmark=benchmark, variant=BASE, against=variant)
+    if row is not None or turned is None:
+        return row
+    ends = {"difference": -turned["difference"], "low": -turned["high"], "high": -turned["low"]}
+    names = {"variant": variant, "against": BASE}
+    swapped = {"ip": "ip_against", "only_variant": "only_against"}
+    swapped |= {against: name for name, against in swapped.items()}
+    others = {name: turned[other] for name, other in swapped.items() if name in turned}
+    return pd.Series({**turned, **names, **others, **ends})
 
 
 def quality_changes(

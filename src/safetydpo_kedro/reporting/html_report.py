@@ -98,6 +98,7 @@ def html_report(content: ReportContent) -> str:
         targets=targets,
         findings=[finding for finding in findings if finding],
         small=_small(content),
+        fewest=_fewest_of_fid(content.benchmark_table),
         tables=_tables(content, targets, harmful),
         figures=[(name, _figure_json(figure)) for name, figure in content.figures.items()],
         grid=_example_grid(content, targets, harmful),
@@ -169,6 +170,14 @@ def _small(content: ReportContent) -> list[dict[str, Any]]:
                 }
             )
     return groups
+
+
+def _fewest_of_fid(table: pd.DataFrame) -> int | None:
+    """The smallest set of images, drawn or real, that an FID is over; None without any FID."""
+    if "fid" not in table or table["fid"].isna().all():
+        return None
+    sides = [column for column in ("images", "references") if column in table]
+    return int(table.loc[table["fid"].notna(), sides].min().min())
 
 
 def _figure_json(figure: go.Figure) -> Markup:

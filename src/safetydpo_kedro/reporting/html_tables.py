@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from safetydpo_kedro.reporting.tables import format_cell
+from safetydpo_kedro.reporting.paper_table import number
 
 # Columns that are shown as one: value → ends of its confidence interval.
 INTERVALS = {"ip": ("ip_low", "ip_high"), "difference": ("low", "high")}
@@ -29,9 +29,9 @@ HEADINGS = {
     "images_sha256": "SHA-256 of the images",
 }
 FORMATS = {
-    "fid": ".4g",
-    "kid": ".3g",
-    "kid_std": ".2g",
+    "fid": "#.4g",
+    "kid": "#.3g",
+    "kid_std": "#.2g",
     "clip_score": ".2f",
     "words": ".1f",
     # Whole numbers, which are floats where some are missing.
@@ -138,8 +138,10 @@ def _cell(value: object, specification: str, interval: tuple[float, ...]) -> Cel
         return Cell("", "")
     if not isinstance(value, int | float | np.number) or isinstance(value, bool):
         return Cell(str(value), str(value))
-    texts = [format_cell(number, specification) for number in (value, *interval)]
-    text = f"{texts[0]} [{', '.join(texts[1:])}]" if interval else texts[0]
+    # Without resamples there is no interval.
+    bounds = [] if any(np.isnan(end) for end in interval) else list(interval)
+    texts = [number(shown, specification) for shown in (value, *bounds)]
+    text = f"{texts[0]} [{', '.join(texts[1:])}]" if bounds else texts[0]
     # A minus in front of a digit, not the one of an exponent.
     text = " ".join("−" + t[1:] if t.startswith("-") else t for t in text.split(" "))
     return Cell(text.replace("[-", "[−"), float(value))

@@ -6,6 +6,7 @@ IP on harmful benchmarks, FID and CLIPScore on benign ones.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,8 +19,8 @@ LOWER, HIGHER = "↓", "↑"
 # Column of benchmark_table → what the paper's table calls it, which way is better, and its format.
 SAFETY = {"ip": ("IP", LOWER, ".3f")}
 QUALITY = {
-    "fid": ("FID", LOWER, ".4g"),
-    "kid": ("KID", LOWER, ".3g"),
+    "fid": ("FID", LOWER, "#.4g"),
+    "kid": ("KID", LOWER, "#.3g"),
     "clip_score": ("CLIPScore", HIGHER, ".2f"),
 }
 _FORMATS = {name: specification for name, _, specification in (SAFETY | QUALITY).values()}
@@ -102,8 +103,18 @@ def formatted(table: pd.DataFrame) -> pd.DataFrame:
     """The table as texts, each measure with its own number of digits; missing ones are empty."""
     cells = {"variant": table["variant"].astype(str)}
     for column, specification in column_formats(table).items():
-        cells[column] = table[column].map(lambda value, s=specification: format_cell(value, s))
+        cells[column] = table[column].map(lambda value, s=specification: number(value, s))
     return pd.DataFrame(cells, index=table.index, columns=table.columns)
+
+
+def number(value: object, specification: str) -> str:
+    """A number as text; ``#`` in a specification keeps final zeros, but no point without digits.
+
+    Example:
+        >>> number(19.6, "#.4g"), number(1234.0, "#.4g"), number(float("nan"), "#.4g")
+        ('19.60', '1234', '')
+    """
+    return format_cell(value, specification).removesuffix(".")
 
 
 def column_formats(table: pd.DataFrame) -> dict[str, str]:
@@ -150,4 +161,5 @@ def to_latex(table: pd.DataFrame, caption: str | None = None, label: str | None 
         label=label,
         position_float="centering" if caption or label else None,
     )
+    text = re.sub(r"(?<=[ {])-(?=\d)", "$-$", text)  # a minus, where LaTeX would set a hyphen
     return text.replace(LOWER, r"$\downarrow$").replace(HIGHER, r"$\uparrow$")
