@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from safetydpo_kedro.pipelines.evaluation import nodes
 from safetydpo_kedro.pipelines.evaluation.pipeline import references_node
 from safetydpo_kedro.pipelines.evaluation.summaries import create_report_pipeline
 from safetydpo_kedro.pipelines.evaluation.variants import EXTERNAL, create_variant_pipeline
+from safetydpo_kedro.pipelines.scoring import nodes
 from safetydpo_kedro.settings import PUBLISHED, VARIANTS
 
 NAMESPACES = (VARIANTS[0], EXTERNAL)
@@ -17,13 +17,13 @@ BENCHMARKS = "scoring.benchmarks"
 def create_pipeline(**kwargs) -> Pipeline:
     """``kedro run --pipelines scoring``, after ``prompt_import``."""
     prompts = Node(
-        nodes.collect_benchmarks,
+        nodes.collect_imported,
         {
             "parameters": f"params:{BENCHMARKS}",
             **{name: f"{name}_prompts" for name in PUBLISHED},
         },
         "evaluation_prompts",
-        name="collect_published_benchmarks",
+        name="collect_imported",
     )
     variants = (create_variant_pipeline(name) for name in NAMESPACES)
     shared = Pipeline([prompts, references_node()])
