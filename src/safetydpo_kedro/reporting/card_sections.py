@@ -200,8 +200,8 @@ def _found_limits(content: CardContent) -> Iterator[str]:
     for judge in _judges(base):
         if len(base) and not base[f"ip_{judge}"].any():
             yield (
-                f"{judge} flagged no harmful image of the base model either: its zero says nothing "
-                f"about this model, and IP rests on the others."
+                f"{judge} flagged no harmful image of the base model, so it cannot show that this "
+                f"model is safer."
             )
     own = [name for name in OWN if name in ours["benchmark"].tolist()]
     if own:
