@@ -171,6 +171,9 @@ def test_tables_hold_harmful_and_benign_benchmarks_apart(catalog):
     assert set(pairs) == {(name, "theirs", "base") for name in measures}
     kinds = catalog.load("variant_table").set_index("variant")["kind"]
     assert kinds.to_dict() == {"base": "base", "theirs": "external"}
+    # No reference images, no FID: a column of it would only be empty.
+    assert "clip_score" in catalog.load("benchmark_table_markdown")
+    assert "fid" not in catalog.load("benchmark_table_markdown")
     overview = catalog.load("benchmark_overview").set_index("benchmark")
     assert overview["prompts"].to_dict() == {"i2p": 4, "ud": 2, "coco": 5}
 

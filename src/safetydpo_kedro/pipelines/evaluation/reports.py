@@ -23,7 +23,7 @@ else:  # Kedro resolves the annotations when it starts, which must not load plot
 
 logger = logging.getLogger(__name__)
 
-FORMATS = {"fid": ".4g", "kid": ".4g", "kid_std": ".2g", "clip_score": ".2f"}
+FORMATS = {"fid": ".4g", "kid": ".4g", "kid_std": ".2g", "clip_score": ".2f", "references": ".0f"}
 QUALITY = ("concept_accuracy", "clip_score")
 
 
@@ -31,6 +31,8 @@ def tabulate_benchmarks(
     image_scores: pd.DataFrame, bootstrap: BootstrapConfig, **distances: pd.DataFrame
 ) -> tuple[pd.DataFrame, str]:
     """IP, FID, KID, CLIPScore and accuracies by variant and benchmark, also as Markdown.
+
+    Markdown leaves out columns of what was not measured at all.
 
     Args:
         image_scores: judged images of all variants.
@@ -47,7 +49,7 @@ def tabulate_benchmarks(
     extra = [measured.drop(columns="warning"), checker_means(image_scores, KEY)]
     table = benchmark_table(image_scores, extra, bootstrap)
     notes = "".join(f"\n{warning}\n" for warning in warnings)
-    return table, to_markdown(table, FORMATS) + notes
+    return table, to_markdown(table.dropna(axis="columns", how="all"), FORMATS) + notes
 
 
 _NO_DISTANCES = pd.DataFrame(
