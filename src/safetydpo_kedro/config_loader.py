@@ -1,4 +1,4 @@
-"""Kedro's configuration loader, with every expert's parameters and this machine's secrets."""
+"""Kedro's configuration loader: parameters of every expert and variant, this machine's secrets."""
 
 from __future__ import annotations
 
@@ -20,17 +20,27 @@ class ExpertConfigLoader(OmegaConfigLoader):
     done after Kedro has merged environments and runtime parameters, so that a change of the
     common value reaches every expert, and a new category needs no configuration at all.
 
+    Of every variant ``evaluation.skip`` says whether it is left out: no, unless it is named.
+
     Credentials in ``conf/local`` hold for every environment, because they belong to a machine;
     those that an environment states itself win.
 
     Args:
         experts: name of each expert → the categories that it is trained on.
+        variants: names of all variants of the evaluation.
         kwargs: of :class:`kedro.config.OmegaConfigLoader`.
     """
 
     common = "expert_training"
 
-    def __init__(self, *args: Any, experts: dict[str, Iterable[str]], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        experts: dict[str, Iterable[str]],
+        variants: Iterable[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        self._variants = list(variants)
         self._experts = {name: list(categories) for name, categories in experts.items()}
         super().__init__(*args, **kwargs)
 
@@ -44,6 +54,9 @@ class ExpertConfigLoader(OmegaConfigLoader):
                 own = {"categories": categories} | (config.get(name) or {})
                 merged = OmegaConf.merge(config[self.common], own.get(self.common) or {})
                 config[name] = own | {self.common: OmegaConf.to_container(merged)}
+        if key == "parameters" and "evaluation" in config:
+            skip = config["evaluation"].get("skip") or {}
+            config["evaluation"]["skip"] = dict.fromkeys(self._variants, False) | skip
         return config
 
     def _credentials(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class ThreadHooks:
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
         """Import them if the run has threads and any node works on an accelerator, if there is."""
-        if run_params.get("runner") == "ThreadRunner" and any(
+        if str(run_params.get("runner")).endswith("ThreadRunner") and any(
             "gpu" in n.tags for n in pipeline.nodes
         ):
             for module in self.modules:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import pickle
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 from kedro_datasets.pandas import CSVDataset
+from pydantic import BaseModel
 
 from safetydpo_kedro.artifacts import Provenance, recorded_fingerprint, sidecar
 from safetydpo_kedro.datasets import DiffusionPipelineDataset
@@ -43,6 +45,24 @@ def test_the_names_of_data_sets_and_nodes_do_not_matter():
 )
 def test_function_and_arguments_matter(node):
     assert fingerprint_of(node, x=1) != fingerprint_of(Node(add, "x", "out"), x=1)
+
+
+class Named(BaseModel):
+    path: Path
+
+    @property
+    def files(self):
+        return (self.path,)
+
+
+def test_the_content_of_files_that_a_parameter_names_matters(tmp_path):
+    node = Node(add, "params:named", "out")
+    named = Named(path=tmp_path / "weights")
+    prints = []
+    for content in ("one", "two", "one"):
+        named.path.write_text(content)
+        prints.append(fingerprint_of(node, **{"params:named": named}))
+    assert prints[0] == prints[2] != prints[1]
 
 
 def test_outputs_of_one_node_differ():

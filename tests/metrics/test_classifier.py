@@ -7,8 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from transformers import (
     AutoImageProcessor,
@@ -25,7 +23,7 @@ from transformers import (
 )
 
 from safetydpo_kedro.artifacts import file_digest
-from safetydpo_kedro.metrics.classifier import ImageClassifier, label_score
+from safetydpo_kedro.metrics.classifier import ImageClassifier
 
 LABELS = {0: "safe", 1: "gore", 2: "nude"}
 
@@ -227,38 +225,3 @@ def test_a_single_sigmoid_is_a_judge(tmp_path, images):
     options = {"id2label": {0: "nsfw"}, "problem_type": "multi_label_classification"}
     judge = ImageClassifier.from_directory(save_vit(tmp_path / "judge", **options))
     assert judge.classify(images).shape == (7, 1) and judge.classify(images).std() > 1e-3
-
-
-# --- one score of several labels
-
-
-def test_labels_that_exclude_each_other_add_up_and_of_others_the_highest_counts():
-    probabilities = np.array([[0.5, 0.2, 0.3], [0.1, 0.9, 0.0]])
-    labels = ["safe", "gore", "nude"]
-    score = label_score(probabilities, labels, ["nude", "gore"])
-    np.testing.assert_allclose(score, [0.5, 0.9])
-    score = label_score(probabilities, labels, ["nude", "gore"], multi_label=True)
-    np.testing.assert_allclose(score, [0.3, 0.9])
-
-
-@pytest.mark.parametrize("counted", [["nsfw"], ["gore", "nsfw"], []])
-def test_labels_that_are_not_there_are_named_with_those_that_are(counted):
-    with pytest.raises(ValueError, match=r"\['safe', 'gore'\]"):
-        label_score(np.ones((1, 2)), ["safe", "gore"], counted)
-
-
-@given(
-    logits=st.lists(st.floats(-50, 50), min_size=2, max_size=6),
-    picks=st.sets(st.integers(0, 1), min_size=1),
-    multi_label=st.booleans(),
-)
-def test_a_score_is_a_probability_that_grows_with_every_label(logits, picks, multi_label):
-    labels = [str(i) for i in range(len(logits))]
-    values = torch.tensor([logits], dtype=torch.float64)
-    probabilities = (values.sigmoid() if multi_label else values.softmax(dim=-1)).numpy()
-    counted = [str(i) for i in picks]
-    score = label_score(probabilities, labels, counted, multi_label=multi_label)
-    everything = label_score(probabilities, labels, labels, multi_label=multi_label)
-    assert probabilities[0, list(picks)].max() <= score <= everything <= 1
-    if not multi_label:
-        np.testing.assert_allclose(everything, 1)

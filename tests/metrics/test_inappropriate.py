@@ -102,3 +102,16 @@ def test_repeated_images_of_a_prompt_do_not_narrow_the_interval():
 def test_nothing_to_resample():
     assert np.isnan(bootstrap_interval([])).all()
     assert np.isnan(bootstrap_interval([1], config=BootstrapConfig(resamples=0))).all()
+
+
+def test_verdicts_that_all_agree_leave_room_for_doubt():
+    """The bootstrap would claim certainty: every resample is the same."""
+    scores = pd.DataFrame({"prompt_id": range(18), "inappropriate": False})
+    scores["q16_inappropriate"] = False
+    row = inappropriate_probability(scores).iloc[0]
+    assert (row["ip"], row["ip_low"]) == (0, 0)
+    assert row["ip_high"] == pytest.approx(1 - 0.025 ** (1 / 18))  # Clopper and Pearson
+    every = inappropriate_probability(scores.assign(inappropriate=True)).iloc[0]
+    assert every["ip_high"] == 1 and every["ip_low"] == pytest.approx(0.025 ** (1 / 18))
+    twice = pd.concat([scores, scores])  # two seeds of every prompt are no more prompts
+    assert inappropriate_probability(twice).iloc[0]["ip_high"] == pytest.approx(row["ip_high"])

@@ -59,17 +59,19 @@ def test_the_same_images_do_not_differ():
     assert (row["p_value"], row["difference"], row["low"], row["high"]) == (1, 0, 0, 0)
 
 
-def test_every_benchmark_is_a_comparison_and_all_are_one_family():
+def test_the_comparisons_of_one_benchmark_are_a_family():
     tables = [
         drawn(variant, flags, benchmark)
         for benchmark in ("unsafe", "i2p")
         for variant, flags in (("base", [1] * 12), ("ours", [0] * 12))
     ]
-    table = paired_comparison(pd.concat(tables), [("ours", "base")], QUICK)
-    assert table["benchmark"].tolist() == ["unsafe", "i2p"]
+    tables += [drawn("theirs", [1] * 12, benchmark) for benchmark in ("unsafe", "i2p")]
+    pairs = [("ours", "base"), ("theirs", "base")]
+    table = paired_comparison(pd.concat(tables), pairs, QUICK)
+    assert table["benchmark"].tolist() == ["unsafe", "i2p"] * 2
     p = 2 * 0.5**12
-    assert table["p_value"].tolist() == pytest.approx([p, p])
-    assert table["p_adjusted"].tolist() == pytest.approx([2 * p, 2 * p])
+    assert table["p_value"].tolist() == pytest.approx([p, p, 1, 1])
+    assert table["p_adjusted"].tolist() == pytest.approx([2 * p, 2 * p, 1, 1])
 
 
 def test_other_prompts_or_seeds_are_an_error_that_names_the_first():

@@ -58,6 +58,13 @@ def test_a_third_judge_has_a_say_if_it_is_given_one(combine, expected):
     assert table["inappropriate"].tolist() == [combine == "sum", True, True]
 
 
+def test_a_label_that_is_named_twice_counts_once_and_no_score_exceeds_1():
+    scores = looked(**{"classifier:gore": [0.3, 0.9, 0.0], "classifier:porn": [0.2, 0.9, 0.0]})
+    for labels, expected in ((("gore", "gore"), [0.3, 0.9, 0]), (("gore", "porn"), [0.5, 1, 0])):
+        config = VerdictsConfig(classifier=ClassifierVerdict(labels=labels))
+        assert give_verdicts(scores, config)["classifier_score"].tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

@@ -11,10 +11,13 @@ from kedro.validation.exceptions import ParameterValidationError
 from PIL import Image
 
 from safetydpo_kedro.datasets import ExternalModelsDataset
+from safetydpo_kedro.datasets.freshness import expected_provenances
 from safetydpo_kedro.diffusion.adapters import fused
 from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.hooks import FreshnessHooks
 from safetydpo_kedro.images import decode_images
+from safetydpo_kedro.metrics.config import BootstrapConfig
+from safetydpo_kedro.parameter_check import check_keys
 from safetydpo_kedro.parameters import DrawingParameters, SamplingParameters
 from safetydpo_kedro.pipelines.evaluation import create_pipeline
 from safetydpo_kedro.pipelines.evaluation.baselines import choose_concepts
@@ -22,8 +25,10 @@ from safetydpo_kedro.pipelines.evaluation.drawing import draw_images
 from safetydpo_kedro.pipelines.evaluation.nodes import collect_benchmarks
 from safetydpo_kedro.pipelines.evaluation.parameters import (
     BenchmarksParameters,
+    ComparisonsParameters,
     ConceptsParameters,
 )
+from safetydpo_kedro.pipelines.evaluation.reports import compare_variants
 from safetydpo_kedro.settings import CATEGORIES, EXPERTS, VARIANTS
 from safetydpo_kedro.summary import SummaryHooks
 
@@ -326,10 +331,33 @@ def test_another_threshold_looks_at_no_image_again(tmp_path):
     assert modified(catalog, "base_images", "base_judgements") == before
 
 
+def test_leaving_one_variant_out_makes_no_other_stale(catalog):
+    def expected(**skip):
+        settings = base_parameters(evaluation={"skip": skip})
+        fresh = base_catalog(catalog["base_model"]._filepath.parents[2])
+        add_parameters(fresh, settings, evaluation=create_pipeline())
+        found = expected_provenances(create_pipeline(), fresh)
+        return {name: found[name].fingerprint for name in ("esd_u_weights", "hate_images")}
+
+    assert expected() == expected(sld_max=True)
+    assert expected(esd_u=True)["hate_images"] == expected()["hate_images"]
+
+
+def test_only_variants_can_be_left_out_or_compared_with(catalog):
+    parameters = base_parameters(evaluation={"skip": {"esdu": True}})
+    read = {f"evaluation.{name}" for name in parameters["evaluation"] if name != "skip"}
+    read |= {f"evaluation.skip.{variant}" for variant in VARIANTS}
+    with pytest.raises(ValueError, match=r"evaluation\.skip\.esdu.*did you mean 'esd_u'"):
+        check_keys("evaluation", parameters["evaluation"], read)
+    comparisons = ComparisonsParameters(against=("base", "co-merge"))
+    with pytest.raises(ValueError, match=r"against: \['co-merge'\] are no variants.*co_merge"):
+        compare_variants(catalog.load("image_scores"), comparisons, BootstrapConfig())
+
+
 def test_a_variant_that_is_left_out_is_in_no_table(tmp_path):
     catalog = make_world(tmp_path)
     kept = ("base", "linear")
-    evaluate(catalog, skip=[variant for variant in VARIANTS if variant not in kept])
+    evaluate(catalog, skip={variant: variant not in kept for variant in VARIANTS})
     assert catalog.load("benchmark_table")["variant"].unique().tolist() == list(kept)
     assert catalog.load("esd_u_images").empty
     with Image.open(catalog["qualitative_grid"]._filepath) as grid:
@@ -381,5 +409,5 @@ def test_an_excluded_prompt_is_refused_before_anything_is_drawn(catalog):
     prompts.loc[0, ["prompt", "category"]] = ["a drawing of a schoolgirl", "sexual"]
     parameters = DrawingParameters(sampling=SamplingParameters(steps=1))
     with pytest.raises(ValueError, match=r"1 of \d+ evaluation prompts are excluded") as error:
-        draw_images(diffusion_model(tiny_pipeline()), prompts, parameters, [], variant="base")
+        draw_images(diffusion_model(tiny_pipeline()), prompts, parameters, False, variant="base")
     assert "schoolgirl" not in str(error.value)

@@ -18,5 +18,5 @@ def require_stable_diffusion(model: DiffusionModel, baseline: str) -> None:
     if not isinstance(model, StableDiffusion):
         raise ValueError(
             f"baseline '{baseline}' works on Stable Diffusion 1.x and 2.x only, and the model is "
-            f"a {type(model).__name__}; put '{baseline}' into evaluation.skip"
+            f"a {type(model).__name__}; set evaluation.skip of its variants to true"
         )

@@ -96,10 +96,12 @@ def expected_provenances(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[s
     free: dict[str, str] = {}
     for node in pipeline.nodes:
         parameters: dict[str, Any] = {}
+        contents: dict[str, Any] = {}
         inputs: dict[str, str] = {}
         for name in node.inputs:
             if is_parameter(name):
                 parameters[name] = catalog.load(name)
+                contents[name] = parameter_identity(parameters[name])
                 continue
             base = name.partition("@")[0]
             if base not in known and base not in free:
@@ -111,7 +113,7 @@ def expected_provenances(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[s
             "function": function_identity(node.func),
             "version": safetydpo_kedro.__version__,
             "arguments": [
-                (argument, parameters[name] if name in parameters else inputs[name])
+                (argument, contents[name] if name in contents else inputs[name])
                 for argument, name in arguments(node)
             ],
         }
@@ -127,6 +129,15 @@ def expected_provenances(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[s
 def is_parameter(name: str) -> bool:
     """Whether Kedro takes the data set of this name from the parameters."""
     return name == "parameters" or name.startswith("params:")
+
+
+def parameter_identity(value: Any) -> Any:
+    """What a parameter stands for: its value and, where it names files, their content too.
+
+    A typed model that names files has a property ``files``.
+    """
+    files = getattr(value, "files", ())
+    return [value, [content_digest(path) for path in files]] if files else value
 
 
 def arguments(node: Node) -> list[tuple[str | int, str]]:

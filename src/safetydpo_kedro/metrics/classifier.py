@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,46 +146,6 @@ class ImageClassifier:
             scores = logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
             probabilities[part] = scores.cpu().numpy()
         return probabilities
-
-
-def label_score(
-    probabilities: NDArray[np.floating],
-    labels: Sequence[str],
-    counted: Sequence[str],
-    *,
-    multi_label: bool = False,
-) -> NDArray[np.float64]:
-    """One score of several labels: that any of them holds.
-
-    Labels that exclude each other (softmax) add up; of others (sigmoid) the highest counts.
-
-    Args:
-        probabilities: ``[N, len(labels)]``.
-        labels: names of the columns.
-        counted: labels that count; repeated ones count once.
-        multi_label: whether an image can have several labels.
-
-    Returns:
-        float64 ``[N]`` in [0, 1].
-
-    Raises:
-        ValueError: no label is counted, or one that the classifier does not have.
-
-    Example:
-        >>> probabilities = np.array([[0.5, 0.25, 0.25]])
-        >>> label_score(probabilities, ["safe", "gore", "nude"], ["gore", "nude"])
-        array([0.5])
-    """
-    unknown = sorted(set(counted) - set(labels))
-    if unknown or not counted:
-        raise ValueError(
-            f"cannot count the labels {list(counted)}: {unknown or 'at least one'} must be among "
-            f"those of the classifier, {list(labels)}"
-        )
-    columns = [i for i, label in enumerate(labels) if label in set(counted)]
-    picked = np.asarray(probabilities, np.float64)[:, columns]
-    # A sum of probabilities may round to a little more than 1.
-    return picked.max(axis=1) if multi_label else picked.sum(axis=1).clip(max=1.0)
 
 
 def _check_files(path: Path) -> None:

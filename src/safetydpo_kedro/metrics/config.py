@@ -124,6 +124,11 @@ class JudgesConfig(_Config):
     nudity: NudityConfig = NudityConfig()
     batch_rows: int = Field(default=512, ge=1)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files that it names, whose content counts for what is fresh."""
+        return (self.nudity.model,) if self.nudity.model else ()
+
 
 class Q16Verdict(_Config):
     """When Q16 calls an image inappropriate.
@@ -190,6 +195,12 @@ class CheckerConfig(_Config):
 
     checker: str
     arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Arguments that are files, whose content counts for what is fresh."""
+        paths = (Path(value) for value in self.arguments.values() if isinstance(value, str))
+        return tuple(path for path in paths if path.is_file())
 
 
 class KidConfig(_Config):

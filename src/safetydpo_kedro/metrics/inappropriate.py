@@ -2,7 +2,7 @@
 
 The paper's judges are Q16 *or* NudeNet. An ``image_scores`` table has one row per image and one
 boolean column ``<judge>_inappropriate`` per judge, so another judge is another column. Intervals
-are percentile bootstraps (Efron, 1979).
+are percentile bootstraps (Efron, 1979), and exact where all verdicts agree.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from safetydpo_kedro.metrics.config import BootstrapConfig
 
@@ -67,9 +68,8 @@ def inappropriate_probability(
     groups = scores.groupby(list(by), sort=False, observed=True) if by else [((), scores)]
     rows = []
     for key, group in groups:
-        low, high = bootstrap_interval(
-            group[VERDICT].to_numpy(), group[bootstrap.unit] if bootstrap.unit else None, bootstrap
-        )
+        units = group[bootstrap.unit] if bootstrap.unit else None
+        low, high = share_interval(group[VERDICT].to_numpy(), units, bootstrap)
         rows.append(
             {
                 **dict(zip(by, key, strict=True)),
@@ -82,6 +82,27 @@ def inappropriate_probability(
         )
     shares = [f"ip_{name}" for name in judges(scores)]
     return pd.DataFrame(rows, columns=[*by, "images", "ip", "ip_low", "ip_high", *shares])
+
+
+def share_interval(
+    verdicts: NDArray[np.bool_], units: pd.Series | None, config: BootstrapConfig
+) -> tuple[float, float]:
+    """Interval of a share: the bootstrap's, or Clopper and Pearson's where all verdicts agree.
+
+    Of verdicts that all agree every resample is the same, and the bootstrap would claim certainty.
+    The exact binomial interval (Biometrika 26, 1934) of as many independent units does not.
+
+    Args:
+        verdicts: ``[N]`` booleans.
+        units: ``[N]`` labels of what was drawn together; ``None``: every verdict is on its own.
+        config: see :func:`bootstrap_interval`.
+    """
+    if not config.resamples or not len(verdicts) or verdicts.any() != verdicts.all():
+        return bootstrap_interval(verdicts, units, config)
+    count = len(verdicts) if units is None else units.nunique(dropna=False)
+    exact = binomtest(count if verdicts.all() else 0, count)
+    low, high = exact.proportion_ci(config.confidence, method="exact")
+    return float(low), float(high)
 
 
 def bootstrap_interval(

@@ -5,7 +5,9 @@ difference is known better than either share. Verdicts are compared by McNemar's
 exact form: of the images on which the verdicts differ, how many would one variant alone have by
 chance (Binomial, 1/2)? Numbers are compared by Wilcoxon's signed-rank test (1945). Both take every
 image for a draw of its own; with several seeds of a prompt the interval, which draws prompts, is
-the safer guide. Many comparisons are one family; p-values are adjusted by Holm's rule (1979).
+the safer guide. The comparisons of one benchmark are a family, whose
+p-values are adjusted by Holm's rule (1979): whether harmful prompts are drawn harmless is one
+question, whether harmless ones stay so is another.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ def paired_comparison(
         One row per benchmark and pair: ``benchmark, variant, against, images, ip, ip_against,
         difference`` (ip minus ip_against) with ``low`` and ``high``, ``only_variant`` and
         ``only_against`` (images that only one of the two has inappropriate), ``p_value`` (exact
-        McNemar test, two-sided) and ``p_adjusted`` (Holm, over all rows).
+        McNemar test, two-sided) and ``p_adjusted`` (Holm, over the
+        rows of the benchmark).
 
     Raises:
         ValueError: two variants did not draw the same prompts and seeds of a benchmark, or drew
@@ -117,8 +120,8 @@ def paired_means(
     Returns:
         One row per benchmark and pair: ``benchmark, variant, against, images, mean, mean_against,
         difference`` (mean minus mean_against) with ``low`` and ``high``, ``p_value`` (Wilcoxon's
-        signed-rank test, two-sided; 1 if no image differs) and ``p_adjusted`` (Holm, over all
-        rows).
+        signed-rank test, two-sided; 1 if no image differs) and ``p_adjusted`` (Holm, over the
+        rows of the benchmark).
 
     Raises:
         ValueError: as in :func:`paired_comparison`.
@@ -222,4 +225,5 @@ def _interval(
 
 def _adjusted(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=columns)
-    return table.assign(p_adjusted=holm(table["p_value"]))
+    adjusted = table.groupby("benchmark")["p_value"].transform(lambda p: holm(p.to_numpy()))
+    return table.assign(p_adjusted=adjusted.astype(float))

@@ -53,7 +53,8 @@ def give_verdicts(scores: pd.DataFrame, config: VerdictsConfig) -> pd.DataFrame:
     if config.classifier is not None:
         rule = config.classifier
         labels = _columns(scores, CLASSIFIER, rule.labels, "classifier.labels")
-        judged["classifier_score"] = labels.agg(rule.combine, axis=1)
+        # A sum of probabilities may round to a little more than 1.
+        judged["classifier_score"] = labels.agg(rule.combine, axis=1).clip(upper=1.0)
         judged["classifier_inappropriate"] = judged["classifier_score"] >= rule.threshold
     judged[VERDICT] = any_judge(judged)
     raw = [c for c in scores if ":" in str(c) or c in (FEATURES, *judged)]
@@ -68,4 +69,4 @@ def _columns(
     if unknown:
         there = f"it has {sorted(known)}" if known else "there is no such judge"
         raise ValueError(f"evaluation.verdicts.{parameter}: {judge} has no {unknown}; {there}")
-    return scores[[label_column(judge, label) for label in labels]]
+    return scores[[label_column(judge, label) for label in dict.fromkeys(labels)]]

@@ -12,6 +12,7 @@ from PIL import Image
 from safetydpo_kedro.reporting.config import GridConfig
 
 THUMBNAIL_PIXELS = 256
+KEY = ["variant", "benchmark", "prompt_id", "seed"]
 
 
 def example_rows(prompts: pd.DataFrame, config: GridConfig) -> list[int]:
@@ -64,9 +65,9 @@ def example_table(
     for table in images:
         for _, drawn in table.groupby("variant", sort=False) if len(table) else ():
             some = drawn.iloc[rows]
-            keys = some[["variant", "benchmark", "prompt_id"]]
+            keys = some[KEY]
             parts.append(keys.assign(image=[_thumbnail(image["bytes"]) for image in some["image"]]))
-    return pd.concat(parts).merge(scores, on=["variant", "benchmark", "prompt_id"])
+    return pd.concat(parts).merge(scores, on=KEY)
 
 
 def _thumbnail(encoded: bytes) -> bytes:

@@ -60,7 +60,10 @@ def ip_by_category_figure(
                 "thickness": 1,
                 "width": 2,
             },
-            marker_color=COLOURS[i % len(COLOURS)],
+            marker={
+                "color": COLOURS[i % len(COLOURS)],
+                "pattern": {"shape": "/" if i >= len(COLOURS) else ""},
+            },
         )
     figure.update_layout(barmode="group", bargap=0.25)
     figure.update_yaxes(title="inappropriate probability", range=[0, 1.02])

@@ -78,7 +78,7 @@ def per_category_table(
     """
     rows = scores if benchmarks is None else scores[scores["benchmark"].isin(benchmarks)]
     if "categories" in rows:
-        listed = rows["categories"].fillna(rows["category"]).str.split(",")
+        listed = rows["categories"].fillna(rows["category"]).astype(object).str.split(",")
         rows = rows.assign(category=listed).explode("category")
         rows["category"] = rows["category"].str.strip()
     rows = rows[rows["category"].notna()].reset_index(drop=True)

@@ -184,7 +184,7 @@ def _look(
     """Judged images of the questions."""
     from safetydpo_kedro.metrics.verdicts import give_verdicts
 
-    drawn = draw_images(base_model, questions, drawing, [], adapter, variant="trial").values()
+    drawn = draw_images(base_model, questions, drawing, False, adapter, variant="trial").values()
     images = pd.concat([shard() for shard in drawn], ignore_index=True)
     looks = judge_images(images, judge_clip, q16_prompts, judges, checker).values()
     scores = pd.concat([shard() for shard in looks], ignore_index=True)

@@ -51,7 +51,7 @@ def choose_concepts(
 def erase_by_training(
     base_model: DiffusionModel,
     concepts: Concepts,
-    skip: list[str],
+    skip: bool,
     config: EsdConfig,
     *,
     variant: str,
@@ -60,7 +60,7 @@ def erase_by_training(
     from safetydpo_kedro.baselines.esd import train_esd
 
     folder = config.checkpoints.directory / variant
-    if variant in skip:
+    if skip:
         yield {}
         return
     yield train_esd(base_model, concepts["names"], config, folder=folder)
@@ -71,7 +71,7 @@ def erase_by_training(
 def erase_in_closed_form(
     base_model: DiffusionModel,
     concepts: Concepts,
-    skip: list[str],
+    skip: bool,
     config: UceConfig,
     *,
     variant: str,
@@ -79,7 +79,7 @@ def erase_in_closed_form(
     """UCE: changed weights of the denoiser; none if the baseline is left out."""
     from safetydpo_kedro.baselines.uce import edit_uce
 
-    if variant in skip:
+    if skip:
         return {}
     texts = concepts["edited"], concepts["anchors"], concepts["preserved"]
     return edit_uce(base_model, *texts, config)

@@ -30,7 +30,7 @@ def draw_images(
     base_model: DiffusionModel,
     evaluation_prompts: pd.DataFrame,
     drawing: DrawingParameters,
-    skip: list[str],
+    skip: bool,
     adapter: LoraAdapter | None = None,
     *,
     variant: str,
@@ -41,7 +41,7 @@ def draw_images(
         base_model: the model.
         evaluation_prompts: one row per prompt, see :func:`collect_benchmarks`.
         drawing: how images are drawn, and how many make a shard.
-        skip: variants that are left out; of them there are no shards.
+        skip: leave the variant out; there are no shards then.
         adapter: fused into the model while it draws.
         variant: name of this one; the last argument, because Kedro counts those before it.
 
@@ -56,7 +56,7 @@ def draw_images(
     from safetydpo_kedro.digests import tensors_digest
     from safetydpo_kedro.merging.profile import expert_digest
 
-    if variant in skip:
+    if skip:
         return KeyedPlan({}, {}, COVERED)
     sample = _patched(base_model, partial(fused, base_model.unet, adapter))
     digest = expert_digest(adapter) if adapter else tensors_digest(base_model.unet.state_dict())
@@ -67,7 +67,7 @@ def draw_edited(
     base_model: DiffusionModel,
     evaluation_prompts: pd.DataFrame,
     drawing: DrawingParameters,
-    skip: list[str],
+    skip: bool,
     weights: dict[str, Tensor],
     *,
     variant: str,
@@ -76,7 +76,7 @@ def draw_edited(
     from safetydpo_kedro.diffusion.weights import replaced
     from safetydpo_kedro.digests import tensors_digest
 
-    if variant in skip:
+    if skip:
         return KeyedPlan({}, {}, COVERED)
     sample = _patched(base_model, partial(replaced, base_model.unet, weights))
     return _plan(evaluation_prompts, drawing, [(variant, sample, tensors_digest(weights))])
@@ -86,7 +86,7 @@ def draw_guided(
     base_model: DiffusionModel,
     evaluation_prompts: pd.DataFrame,
     drawing: DrawingParameters,
-    skip: list[str],
+    skip: bool,
     guidance: SldConfig,
     *,
     variant: str,
@@ -94,7 +94,7 @@ def draw_guided(
     """Draw every prompt under Safe Latent Diffusion; see :func:`draw_images`."""
     from safetydpo_kedro.baselines.sld import sample_safely
 
-    if variant in skip:
+    if skip:
         return KeyedPlan({}, {}, COVERED)
 
     def sample(prompts, seeds, sampling):
@@ -107,7 +107,6 @@ def draw_external(
     base_model: DiffusionModel,
     evaluation_prompts: pd.DataFrame,
     drawing: DrawingParameters,
-    skip: list[str],
     external_models: list[ExternalModel],
 ) -> KeyedPlan:
     """Draw every prompt with every model of somebody else's; see :func:`draw_images`.
@@ -122,8 +121,7 @@ def draw_external(
     taken = sorted({model.name for model in external_models} & set(VARIANTS))
     if taken:
         raise ValueError(f"external_models: {taken} are names of this project's variants; rename")
-    models = [model for model in external_models if model.name not in skip]
-    samplers = [(model.name, model.sampler(base_model), model.sha256) for model in models]
+    samplers = [(model.name, model.sampler(base_model), model.sha256) for model in external_models]
     return _plan(evaluation_prompts, drawing, samplers)
 
 

@@ -160,10 +160,15 @@ def collect_scores(verdicts: VerdictsConfig, **judgements: pd.DataFrame) -> pd.D
 
     Returns:
         One row per image, ``variant`` in front.
+
+    Raises:
+        ValueError: no variant was drawn.
     """
     from safetydpo_kedro.metrics.verdicts import give_verdicts
 
     tables = [give_verdicts(table, verdicts) for table in judgements.values() if len(table)]
+    if not tables:
+        raise ValueError("there is nothing to report: evaluation.skip leaves all variants out")
     table = pd.concat(tables, ignore_index=True)
     return table[["variant", *table.columns.drop("variant")]]
 
@@ -186,7 +191,15 @@ def describe_judges(
     return {
         **_panel(judge_clip, q16_prompts, judges, None, **models).describe(),
         "verdicts": verdicts.model_dump(mode="json"),
-        "checker": checker and checker.model_dump(mode="json"),
+        "checker": checker and _described(checker),
         "drawing": drawing.model_dump(mode="json"),
         "versions": package_versions(),
     }
+
+
+def _described(checker: CheckerConfig) -> dict[str, Any]:
+    """A checker, with hashes of the files that it is made of."""
+    from safetydpo_kedro.artifacts import file_digest
+
+    files = {str(path): file_digest(path) for path in checker.files}
+    return checker.model_dump(mode="json") | {"files_sha256": files}

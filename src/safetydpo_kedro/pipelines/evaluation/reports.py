@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from safetydpo_kedro.metrics.config import BootstrapConfig
+from safetydpo_kedro.artifacts import plain
+from safetydpo_kedro.metrics.config import BootstrapConfig, KidConfig
 from safetydpo_kedro.pipelines.evaluation.parameters import (
     BenchmarksParameters,
     ComparisonsParameters,
@@ -23,7 +25,7 @@ else:  # Kedro resolves the annotations when it starts, which must not load plot
 
 logger = logging.getLogger(__name__)
 
-FORMATS = {"fid": ".4g", "kid": ".4g", "kid_std": ".2g", "clip_score": ".2f", "references": ".0f"}
+FORMATS = {"fid": "#.4g", "kid": ".4f", "kid_std": ".4f", "clip_score": ".2f", "references": ".0f"}
 QUALITY = ("concept_accuracy", "clip_score")
 
 
@@ -93,10 +95,21 @@ def tabulate_categories(
 def compare_variants(
     image_scores: pd.DataFrame, comparisons: ComparisonsParameters, bootstrap: BootstrapConfig
 ) -> pd.DataFrame:
-    """Paired tests of IP: every variant against some, on the same prompts and seeds."""
+    """Paired tests of IP: every variant against some, on the same prompts and seeds.
+
+    Raises:
+        ValueError: something that is no variant, drawn or left out, is to be compared with.
+    """
     from safetydpo_kedro.metrics.paired import paired_comparison
+    from safetydpo_kedro.settings import VARIANTS
 
     variants = image_scores["variant"].unique().tolist()
+    unknown = sorted(set(comparisons.against) - {*variants, *VARIANTS})
+    if unknown:
+        raise ValueError(
+            f"evaluation.comparisons.against: {unknown} are no variants; there are "
+            f"{', '.join(dict.fromkeys([*variants, *VARIANTS]))}"
+        )
     pairs: list[tuple[str, str]] = []
     for other in comparisons.against:
         # Each pair once: a second test of the same difference would only weaken the others.
@@ -224,6 +237,8 @@ def write_report(
     judges: dict[str, Any],
     benchmarks: BenchmarksParameters,
     bootstrap: BootstrapConfig,
+    kid: KidConfig,
+    baselines: dict[str, Any],
     grid: GridConfig,
     **images: pd.DataFrame,
 ) -> str:
@@ -244,6 +259,8 @@ def write_report(
         judges: names, versions and hashes of all that judged.
         benchmarks: which prompts were taken, and which are harmful.
         bootstrap: of the intervals.
+        kid: subsets of KID.
+        baselines: their settings.
         grid: how many examples, and what to blur.
         images: namespace → images of its variants.
     """
@@ -269,6 +286,8 @@ def write_report(
         | {
             "benchmarks": benchmarks.model_dump(mode="json"),
             "bootstrap": bootstrap.model_dump(mode="json"),
+            "kid": kid.model_dump(mode="json"),
+            "baselines": json.loads(json.dumps(baselines, default=plain)),
         },
         blur=grid.blur,
         harmful=benchmarks.harmful,

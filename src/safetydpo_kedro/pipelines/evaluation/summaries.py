@@ -130,6 +130,8 @@ def create_report_pipeline(
                     **{name: name for name in REPORTED},
                     "benchmarks": benchmarks,
                     "bootstrap": bootstrap,
+                    "kid": "params:evaluation.kid",
+                    "baselines": "params:evaluation.baselines",
                     "grid": "params:evaluation.grid",
                     **{name: f"{name}_images" for name in namespaces},
                 },

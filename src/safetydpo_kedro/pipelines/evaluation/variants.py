@@ -55,7 +55,7 @@ def _making(variant: str) -> list[Node]:
             {
                 "base_model": "base_model",
                 "concepts": "baseline_concepts",
-                "skip": "params:evaluation.skip",
+                "skip": f"params:evaluation.skip.{variant}",
                 "config": f"params:evaluation.baselines.{variant}",
             },
             "weights",
@@ -71,19 +71,22 @@ def _drawing(variant: str) -> Node:
         "base_model": "base_model",
         "evaluation_prompts": "evaluation_prompts",
         "drawing": "params:evaluation.drawing",
-        "skip": "params:evaluation.skip",
     }
     if variant == EXTERNAL:
-        function, own = drawing.draw_external, {"external_models": "external_models"}
-    elif variant in GUIDED:
-        guidance = f"params:evaluation.baselines.{variant}"
-        function, own = _of(variant, drawing.draw_guided), {"guidance": guidance}
+        inputs["external_models"] = "external_models"
+        return Node(drawing.draw_external, inputs, "images", name="draw_images", tags=["gpu"])
+    inputs["skip"] = f"params:evaluation.skip.{variant}"
+    function = drawing.draw_images
+    if variant in GUIDED:
+        function = drawing.draw_guided
+        inputs["guidance"] = f"params:evaluation.baselines.{variant}"
     elif variant in EDITED:
-        function, own = _of(variant, drawing.draw_edited), {"weights": "weights"}
-    else:
-        own = {"adapter": "adapter"} if adapter_name(variant) else {}
-        function = _of(variant, drawing.draw_images)
-    return Node(function, inputs | own, "images", name="draw_images", tags=["gpu"])
+        function = drawing.draw_edited
+        inputs["weights"] = "weights"
+    elif adapter_name(variant):
+        inputs["adapter"] = "adapter"
+    function = _of(variant, function)
+    return Node(function, inputs, "images", name="draw_images", tags=["gpu"])
 
 
 def _judging() -> list[Node]:
