@@ -213,6 +213,36 @@ def test_of_a_keyed_plan_only_shards_with_other_rows_are_computed_again(tmp_path
     assert values(dataset) == [2, 1, 4] and dataset.exists()
 
 
+def test_shards_that_a_keyed_plan_does_not_name_wait_for_one_that_does(tmp_path):
+    open_keyed(tmp_path, given("a")).save(keyed(Planner(), s1="x", s2="y"))
+    dataset = open_keyed(tmp_path, given("b"))
+    dataset.save(keyed(Planner()))  # leave all out, and again
+    open_keyed(tmp_path, given("c")).save(keyed(Planner()))
+    planner = Planner()
+    dataset = open_keyed(tmp_path, given("d"))
+    dataset.save(keyed(planner, s1="x", s2="changed", s3="z"))
+    assert planner.computed == ["2", "3"] and values(dataset) == [1, 2, 3]
+    open_keyed(tmp_path, given("e", model="n")).save(keyed(Planner()))
+    planner = Planner()
+    open_keyed(tmp_path, given("f", model="n")).save(keyed(planner, s1="x"))
+    assert planner.computed == ["1"]  # of another model: it was kept, and is not used
+
+
+def test_a_kept_shard_survives_a_kill(tmp_path):
+    open_keyed(tmp_path, given("a")).save(keyed(Planner(), s1="x"))
+    with pytest.raises(DatasetError, match="killed at 2"):
+        open_keyed(tmp_path, given("b")).save(keyed(Planner(fails_at="2"), s2="y"))
+    planner = Planner()
+    open_keyed(tmp_path, given("c")).save(keyed(planner, s1="x"))
+    assert planner.computed == []
+
+
+def test_an_ordinary_plan_removes_what_it_does_not_name(tmp_path):
+    open_shards(tmp_path).save(Planner().plan("1", "2"))
+    open_shards(tmp_path).save(Planner().plan("1"))
+    assert [p.name for p in sorted((tmp_path / "cache").glob("*.safetensors"))] == ["1.safetensors"]
+
+
 @pytest.mark.parametrize("changed", [given("a", model="n"), given("a", code="d")])
 def test_of_a_keyed_plan_all_shards_are_stale_if_anything_else_changes(tmp_path, changed):
     open_keyed(tmp_path, given("a")).save(keyed(Planner(), s1="x", s2="y"))

@@ -38,7 +38,8 @@ class KeyedPlan(Mapping[str, Any]):
 
     A shard depends on some arguments of the node only through a few of their rows, say. Its key
     stands for these rows; if the key and all other arguments are as they were, so is the shard.
-    Such a plan may be empty.
+    Such a plan may be empty. Shards that it does not name stay on disk, and ``_kept.json`` names
+    them: they are read again once a plan asks for them.
 
     Attributes:
         shards: shard name → function without arguments that computes it.
@@ -63,6 +64,7 @@ class KeyedPlan(Mapping[str, Any]):
 
 
 MANIFEST = "_manifest.json"
+KEPT = "_kept.json"
 IN_PROGRESS = "_in_progress.json"
 SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -153,8 +155,8 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         """
         targets = self._targets(data)
         identities = self._identities(data, targets)
-        self._start(identities)
-        done = self._present()
+        self._start(identities, keep_others=isinstance(data, KeyedPlan))
+        done = self._present() & set(targets.values())
         if done:
             logger.info("%s: %d of %d shards are there", self._path.name, len(done), len(targets))
         with self._progress(data, {name for name, path in targets.items() if path in done}) as bar:
@@ -205,7 +207,7 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
             }
         return {path.name: provenance.fingerprint for path in targets.values()}
 
-    def _start(self, identities: Mapping[str, str]) -> None:
+    def _start(self, identities: Mapping[str, str], keep_others: bool) -> None:
         """Remove what must not be used again, and mark the folder as in progress."""
         recorded = self._identities_on_disk()
         present = self._present()
@@ -215,8 +217,10 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
                 f"as shards; move them away, or name another folder in the catalog"
             )
         wanted = {name: identity for name, identity in identities.items() if identity}
-        same = set((recorded or {}).items()) & set(wanted.items())
-        if stale := present - {self._path / name for name, _ in same}:
+        known = {name: identity for name, identity in (recorded or {}).items() if identity}
+        kept = {n: i for n, i in known.items() if keep_others and n not in identities}
+        same = set(known.items()) & set(wanted.items())
+        if stale := present - {self._path / name for name in (*dict(same), *kept)}:
             logger.info("%s: %d stale shards removed", self._path.name, len(stale))
         for path in stale:
             path.unlink()
@@ -224,9 +228,21 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
             (self._path / name).unlink(missing_ok=True)
         fingerprint = self._expected.fingerprint if self._expected else ""
         with write_atomically(self._path / IN_PROGRESS) as temporary:
-            content = {"fingerprint": fingerprint, "shards": identities}
+            content = {"fingerprint": fingerprint, "shards": {**kept, **identities}}
             temporary.write_text(json.dumps(content) + "\n")
+        self._keep({name: identity for name, identity in kept.items() if self._has(name)})
         self.manifest_path.unlink(missing_ok=True)
+
+    def _keep(self, shards: Mapping[str, str]) -> None:
+        """Note which shards are here beside those of the plan."""
+        if not shards:
+            (self._path / KEPT).unlink(missing_ok=True)
+            return
+        with write_atomically(self._path / KEPT) as temporary:
+            temporary.write_text(json.dumps(shards) + "\n")
+
+    def _has(self, name: str) -> bool:
+        return (self._path / name).is_file()
 
     def _finish(self, paths: list[Path], identities: Mapping[str, str]) -> None:
         """Write the manifest, which makes the artifact exist."""
@@ -240,7 +256,11 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         manifest = Manifest.read(self.manifest_path)
         if manifest is not None:
             whole = manifest.provenance.fingerprint
-            return {n: record.get("identity", whole) for n, record in manifest.files.items()}
+            listed = {n: record.get("identity", whole) for n, record in manifest.files.items()}
+            try:
+                return {**json.loads((self._path / KEPT).read_text()), **listed}
+            except (FileNotFoundError, json.JSONDecodeError):
+                return listed
         try:
             return json.loads((self._path / IN_PROGRESS).read_text())["shards"]
         except (FileNotFoundError, json.JSONDecodeError, KeyError):
