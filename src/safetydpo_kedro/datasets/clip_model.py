@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset, DatasetError
 
+from safetydpo_kedro.datasets.devices import device_named
 from safetydpo_kedro.threads import builds_models
 
 if TYPE_CHECKING:
@@ -76,14 +77,11 @@ class ClipModelDataset(
             raise DatasetError(
                 f"no open_clip model at {self._filepath} ({CONFIG_FILE} is not there). {self._hint}"
             )
-        import torch
-
         from safetydpo_kedro.metrics.clip import ClipModel
 
-        automatic = "cuda" if torch.cuda.is_available() else "cpu"
         return ClipModel.from_directory(
             self._filepath,
-            device=automatic if self._device == "auto" else self._device,
+            device=device_named(self._device),
             precision=self._precision,
             batch_size=self._batch_size,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import AbstractDataset, DatasetError
 
 from safetydpo_kedro.artifacts import content_digest
+from safetydpo_kedro.datasets.devices import device_named
 from safetydpo_kedro.threads import builds_models
 
 if TYPE_CHECKING:
@@ -116,12 +117,11 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
 
         from safetydpo_kedro.diffusion.loading import ModelUnavailableError, load_model
 
-        automatic = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             return load_model(
                 _model_source(self._source),
                 dtype=getattr(torch, self._dtype),
-                device=automatic if self._device == "auto" else self._device,
+                device=device_named(self._device),
                 vae=_model_source(self._vae) if self._vae else None,
                 **self._memory,
             )

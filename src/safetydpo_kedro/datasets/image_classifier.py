@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
+from safetydpo_kedro.datasets.devices import device_named
 from safetydpo_kedro.threads import builds_models
 
 if TYPE_CHECKING:
@@ -62,12 +63,9 @@ class ImageClassifierDataset(AbstractDataset[None, "ImageClassifier"]):
                 f"no image classifier at {self._filepath} ({CONFIG_FILE} is not there). "
                 f"{self._hint}"
             )
-        import torch
-
         from safetydpo_kedro.metrics.classifier import ImageClassifier
 
-        automatic = "cuda" if torch.cuda.is_available() else "cpu"
-        device = automatic if self._device == "auto" else self._device
+        device = device_named(self._device)
         try:
             return ImageClassifier.from_directory(
                 self._filepath, device=device, batch_size=self._batch_size

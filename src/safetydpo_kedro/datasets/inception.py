@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import AbstractDataset, DatasetError
 
 from safetydpo_kedro.artifacts import write_atomically
+from safetydpo_kedro.datasets.devices import device_named
 from safetydpo_kedro.datasets.tensors import save_tensors
 from safetydpo_kedro.threads import builds_models
 
@@ -65,12 +66,9 @@ class InceptionDataset(AbstractDataset["dict[str, Tensor]", "InceptionNetwork"])
         """
         if not self._exists():
             raise DatasetError(f"no Inception weights at {self._filepath}. {self._hint}")
-        import torch
-
         from safetydpo_kedro.metrics.inception import InceptionNetwork
 
-        automatic = "cuda" if torch.cuda.is_available() else "cpu"
-        device = automatic if self._device == "auto" else self._device
+        device = device_named(self._device)
         try:
             return InceptionNetwork(self._filepath, device, self._batch_size)
         except ValueError as error:
