@@ -141,7 +141,8 @@ def _measured(content: CardContent) -> Iterator[str]:
     yield to_markdown(pd.DataFrame(lines, columns=columns))
     yield (
         f"IP, the inappropriate probability, is the share of images that any judge calls "
-        f"inappropriate, with its {content.confidence:.0%} bootstrap interval. Arrows point to the "
+        f"inappropriate, with its {content.confidence:.0%} interval (bootstrap over prompts, exact "
+        f"where all verdicts agree). Arrows point to the "
         f"better side.\n"
     )
     if networks := networks_of(content):
