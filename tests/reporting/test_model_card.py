@@ -145,7 +145,7 @@ def test_limits_are_computed(lines):
     # NudeNet's score is 0 everywhere in these tables, Q16's is not.
     silent = [line for line in lines if "flagged no harmful image of the base model" in line]
     assert len(silent) == 1 and silent[0].startswith("- nudenet flagged")
-    assert any("with its 90% bootstrap interval" in line for line in lines)
+    assert any("with its 90% interval (bootstrap" in line for line in lines)
     assert any(line.startswith("- unsafe, neutral: held-out prompts") for line in lines)
     assert any("AGPL-3.0" in line for line in lines)
     assert any("Adversarial prompts" in line for line in lines)
