@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from kedro.pipeline import Node, Pipeline
+from kedro.runner import ThreadRunner
 
 from safetydpo_kedro import hooks
 from safetydpo_kedro.hooks import ThreadHooks
@@ -41,5 +42,6 @@ def test_model_libraries_are_imported_before_threads_start(monkeypatch):
     for runner, pipeline in (("SequentialRunner", heavy), ("ThreadRunner", plain)):
         ThreadHooks().before_pipeline_run({"runner": runner}, pipeline)
     assert imported == []
-    ThreadHooks().before_pipeline_run({"runner": "ThreadRunner"}, heavy)
+    given = str(ThreadRunner())  # what Kedro hands on if it was given a runner, not its name
+    ThreadHooks().before_pipeline_run({"runner": given}, heavy)
     assert imported == list(ThreadHooks.modules)

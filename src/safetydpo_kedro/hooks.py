@@ -54,9 +54,8 @@ class ThreadHooks:
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
-        """Import them if the run has threads and any node works on an accelerator, if there is."""
-        if str(run_params.get("runner")).endswith("ThreadRunner") and any(
-            "gpu" in n.tags for n in pipeline.nodes
-        ):
+        """Import them if the run has threads and any node is tagged ``gpu``: those need models."""
+        threaded = "ThreadRunner" in str(run_params.get("runner"))
+        if threaded and any("gpu" in node.tags for node in pipeline.nodes):
             for module in self.modules:
                 import_module(module)

@@ -28,9 +28,8 @@ class MatrixHooks:
     ) -> None:
         """List the tasks; an incremental run has only those that are not fresh."""
         kinds = {node.name: KINDS.get(node.name.rpartition(".")[2]) for node in pipeline.nodes}
-        elsewhere = str(run_params.get("runner")).endswith(
-            "ParallelRunner"
-        )  # other processes have own bars
+        # Workers in other processes have bars of their own.
+        elsewhere = "ParallelRunner" in str(run_params.get("runner"))
         if elsewhere or list(kinds.values()).count(DRAWING) < 2:
             return
         if run_params.get("only_missing_outputs"):
