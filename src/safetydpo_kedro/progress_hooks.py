@@ -8,8 +8,6 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
-from safetydpo_kedro.datasets.freshness import expected_provenances
-from safetydpo_kedro.datasets.run_plan import make_run_plan
 from safetydpo_kedro.progress import Matrix, start, stop
 
 DRAWING, JUDGING = "drawing", "judging"
@@ -32,14 +30,14 @@ class MatrixHooks:
         elsewhere = "ParallelRunner" in str(run_params.get("runner"))
         if elsewhere or list(kinds.values()).count(DRAWING) < 2:
             return
-        if run_params.get("only_missing_outputs"):
-            plan = make_run_plan(pipeline, catalog, expected_provenances(pipeline, catalog))
-            kinds = {name: kind for name, kind in kinds.items() if name in plan.redone}
+        # By now every data set knows what it should be made from.
+        only_missing = run_params.get("only_missing_outputs")
         tasks = {}
         for node in pipeline.nodes:
-            for output in node.outputs:
-                path = getattr(catalog.get(output), "manifest_path", None)
-                if kinds.get(node.name) and path is not None:
+            for output in node.outputs if kinds[node.name] else ():
+                dataset = catalog.get(output)
+                path = getattr(dataset, "manifest_path", None)
+                if path is not None and not (only_missing and dataset.exists()):
                     tasks[str(path.parent)] = kinds[node.name]
         if tasks:
             self._matrix = Matrix(tasks)

@@ -94,6 +94,7 @@ def expected_provenances(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[s
     """Provenance of every output of every node of ``pipeline``, without running anything."""
     known: dict[str, Provenance] = {}
     free: dict[str, str] = {}
+    options_of: dict[str, Any] = {}  # asked for once: they may hash whole models
     for node in pipeline.nodes:
         parameters: dict[str, Any] = {}
         contents: dict[str, Any] = {}
@@ -107,7 +108,9 @@ def expected_provenances(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[s
             if base not in known and base not in free:
                 free[base] = free_input_fingerprint(catalog.get(name))
             digest = known[base].fingerprint if base in known else free[base]
-            options = getattr(catalog.get(name), "fingerprint_options", None)
+            if base not in options_of:
+                options_of[base] = getattr(catalog.get(name), "fingerprint_options", None)
+            options = options_of[base]
             inputs[name] = fingerprint([digest, options]) if options else digest
         identity = {
             "function": function_identity(node.func),

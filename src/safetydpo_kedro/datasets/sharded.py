@@ -93,7 +93,7 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
     plan's order, each atomically. ``load`` returns all of them, concatenated in that order.
 
     Two files in the folder keep the books. ``_in_progress.json`` is written first and names the
-    fingerprint of the shards being made, so that a later run knows whether it may go on with
+    fingerprints of the shards being made, so that a later run knows whether it may go on with
     them. ``_manifest.json`` is written last; the artifact exists only with it. Shards are used
     again only if their fingerprint is known and is the expected one (see ``expect``, which a hook
     calls before the run); all others are stale and removed. The fingerprint of a shard is that of
@@ -216,21 +216,18 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
                 f"{self._path} holds {len(present)} {self.suffix} files that were not written "
                 f"as shards; move them away, or name another folder in the catalog"
             )
-        wanted = {name: identity for name, identity in identities.items() if identity}
         known = {name: identity for name, identity in (recorded or {}).items() if identity}
+        same = {name for name, identity in identities.items() if known.get(name) == identity}
         kept = {n: i for n, i in known.items() if keep_others and n not in identities}
-        same = set(known.items()) & set(wanted.items())
-        if stale := present - {self._path / name for name in (*dict(same), *kept)}:
+        if stale := present - {self._path / name for name in (*same, *kept)}:
             logger.info("%s: %d stale shards removed", self._path.name, len(stale))
         for path in stale:
             path.unlink()
         for name in intact_files(self.manifest_path)[1]:
             (self._path / name).unlink(missing_ok=True)
-        fingerprint = self._expected.fingerprint if self._expected else ""
         with write_atomically(self._path / IN_PROGRESS) as temporary:
-            content = {"fingerprint": fingerprint, "shards": {**kept, **identities}}
-            temporary.write_text(json.dumps(content) + "\n")
-        self._keep({name: identity for name, identity in kept.items() if self._has(name)})
+            temporary.write_text(json.dumps({"shards": {**kept, **identities}}) + "\n")
+        self._keep({name: i for name, i in kept.items() if (self._path / name).is_file()})
         self.manifest_path.unlink(missing_ok=True)
 
     def _keep(self, shards: Mapping[str, str]) -> None:
@@ -240,9 +237,6 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
             return
         with write_atomically(self._path / KEPT) as temporary:
             temporary.write_text(json.dumps(shards) + "\n")
-
-    def _has(self, name: str) -> bool:
-        return (self._path / name).is_file()
 
     def _finish(self, paths: list[Path], identities: Mapping[str, str]) -> None:
         """Write the manifest, which makes the artifact exist."""
@@ -257,14 +251,15 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         if manifest is not None:
             whole = manifest.provenance.fingerprint
             listed = {n: record.get("identity", whole) for n, record in manifest.files.items()}
-            try:
-                return {**json.loads((self._path / KEPT).read_text()), **listed}
-            except (FileNotFoundError, json.JSONDecodeError):
-                return listed
+            return {**self._book(KEPT), **listed}
+        return self._book(IN_PROGRESS).get("shards")
+
+    def _book(self, name: str) -> dict[str, Any]:
+        """Content of one of the files that keep the books; empty if it is not there, or broken."""
         try:
-            return json.loads((self._path / IN_PROGRESS).read_text())["shards"]
-        except (FileNotFoundError, json.JSONDecodeError, KeyError):
-            return None
+            return json.loads((self._path / name).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
 
     def _present(self) -> set[Path]:
         """Shard files that are there."""

@@ -184,6 +184,11 @@ class VerdictsConfig(_Config):
     nudity: NudityVerdict = NudityVerdict()
     classifier: ClassifierVerdict | None = None
 
+    @property
+    def without_classifier(self) -> VerdictsConfig:
+        """The same where no third judge looked: it is asked in evaluations only."""
+        return self.model_copy(update={"classifier": None})
+
 
 class CheckerConfig(_Config):
     """An independent checker of what images show, see :mod:`safetydpo_kedro.metrics.checker`.

@@ -84,16 +84,9 @@ class Panel:
         columns["clip_score"] = clip_scores(pictures, scorer.encode_texts(prompts))
         if self.checker is not None:
             columns |= dict(check_images(self.checker, images, prompts))
-        columns[FEATURES] = list(self.features(images, embedded))
+        features = embedded if self.network is None else self.network.encode_images(images)
+        columns[FEATURES] = list(features)
         return pd.DataFrame(columns)
-
-    def features(
-        self, images: NDArray[np.uint8], embedded: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
-        """Features for distances between sets of images, float32 ``[N, D]``, not normalised."""
-        if self.network is not None:
-            return self.network.encode_images(images)
-        return self.clip.encode_images(images, normalize=False) if embedded is None else embedded
 
     def describe(self) -> dict[str, Any]:
         """Names, versions and hashes of all that looks at images, as plain values."""

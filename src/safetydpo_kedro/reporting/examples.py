@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 
+from safetydpo_kedro.images import decode_images
 from safetydpo_kedro.reporting.config import GridConfig
 
 THUMBNAIL_PIXELS = 256
 KEY = ["variant", "benchmark", "prompt_id", "seed"]
 
 
-def example_rows(prompts: pd.DataFrame, config: GridConfig) -> list[int]:
-    """Positions of the first unsafe prompts of each category, and of safe and neutral ones.
+def example_rows(
+    prompts: pd.DataFrame,
+    config: GridConfig,
+    harmful: Sequence[str] = ("unsafe",),
+    benign: Sequence[str] = ("safe", "neutral"),
+) -> list[int]:
+    """Positions of the first harmful prompts of each category, and of some benign ones.
 
     Args:
         prompts: ``evaluation_prompts``: benchmark and category of each row.
-        config: how many of each kind; fewer where there are not enough.
+        config: how many of each kind, fewer where there are not enough; benchmarks other than
+            ``safe`` count as ``neutral``.
+        harmful: benchmarks; prompts without a category are one more category.
+        benign: benchmarks.
 
     Returns:
-        Positions in the table: unsafe, safe and neutral prompts, the latter two evenly spread.
+        Positions in the table, by benchmark, harmful ones first; benign prompts evenly spread.
 
     Example:
         >>> prompts = pd.DataFrame(
@@ -36,14 +46,26 @@ def example_rows(prompts: pd.DataFrame, config: GridConfig) -> list[int]:
         [0, 2, 3, 5]
     """
     places = pd.Series(range(len(prompts)), index=prompts.index)
-    unsafe = prompts["benchmark"] == "unsafe"
-    by_category = places[unsafe].groupby(prompts.loc[unsafe, "category"], sort=False)
-    chosen = by_category.head(config.per_category).tolist()
-    for benchmark, count in (("safe", config.safe), ("neutral", config.neutral)):
+    chosen: list[int] = []
+    for benchmark in harmful:
+        own = prompts["benchmark"] == benchmark
+        categories = prompts.loc[own, "category"].fillna("none")
+        by_category = places[own].groupby(categories, sort=False)
+        chosen += by_category.head(config.per_category).tolist()
+    for benchmark in benign:
         rows = places[prompts["benchmark"] == benchmark].to_numpy()
-        spread = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
+        count = min(config.safe if benchmark == "safe" else config.neutral, len(rows))
+        spread = np.linspace(0, len(rows) - 1, count).round().astype(int)
         chosen += rows[spread].tolist()
     return chosen
+
+
+def rows_by_variant(tables: Iterable[pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each variant of some tables of images, of which some hold several and some none."""
+    for table in tables:
+        if len(table):  # an empty one has no columns
+            for name, rows in table.groupby("variant", sort=False):
+                yield str(name), rows
 
 
 def example_table(
@@ -62,11 +84,10 @@ def example_table(
         Rows of ``image_scores`` with ``image``, encoded bytes; large ones are made smaller.
     """
     parts = []
-    for table in images:
-        for _, drawn in table.groupby("variant", sort=False) if len(table) else ():
-            some = drawn.iloc[rows]
-            keys = some[KEY]
-            parts.append(keys.assign(image=[_thumbnail(image["bytes"]) for image in some["image"]]))
+    for _, drawn in rows_by_variant(images):
+        some = drawn.iloc[rows]
+        thumbnails = [_thumbnail(image["bytes"]) for image in some["image"]]
+        parts.append(some[KEY].assign(image=thumbnails))
     return pd.concat(parts).merge(scores, on=KEY)
 
 
@@ -80,3 +101,32 @@ def _thumbnail(encoded: bytes) -> bytes:
         buffer = io.BytesIO()
         small.save(buffer, format="JPEG", quality=85)
         return buffer.getvalue()
+
+
+def images_by_variant(
+    tables: Iterable[pd.DataFrame], rows: Sequence[int]
+) -> dict[str, NDArray[np.uint8]]:
+    """Some images of every variant, all of one size, as a grid needs them.
+
+    Args:
+        tables: images of one or more variants, in each the same prompts in the same order; may be
+            empty.
+        rows: positions of the prompts that are shown.
+
+    Returns:
+        Variant → uint8 ``[N, H, W, 3]``, as large as those of the first one: somebody else's
+        pipeline may draw larger images than the base model.
+    """
+    images: dict[str, NDArray[np.uint8]] = {}
+    for name, drawn in rows_by_variant(tables):
+        some = decode_images(drawn["image"].iloc[list(rows)])
+        first = next(iter(images.values()), some)
+        images[name] = _resized(some, *first.shape[1:3])
+    return images
+
+
+def _resized(images: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    if images.shape[1:3] == (height, width):
+        return images
+    method = Image.Resampling.LANCZOS
+    return np.stack([Image.fromarray(i).resize((width, height), method) for i in images])

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from safetydpo_kedro.reporting import tables
 from safetydpo_kedro.reporting.tables import KEY, format_cell
 
 BASE = "base"
@@ -129,17 +130,8 @@ def to_markdown(table: pd.DataFrame) -> str:
         table: of :func:`paper_table`.
     """
     cells = formatted(table)
-    cells["variant"] = cells["variant"].map(lambda name: format_cell(name, ""))
-    cells = cells.where(~best_values(table), "**" + cells + "**")
-    widths = [max(4, len(name), *cells[name].map(len)) for name in cells]
-    lines = [list(cells), [":" + "-" * (widths[0] - 1), *("-" * (w - 1) + ":" for w in widths[1:])]]
-    lines += cells.to_numpy().tolist()
-    return "".join(
-        f"| {first.ljust(widths[0])} | "
-        + " | ".join(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
-        + " |\n"
-        for first, *others in lines
-    )
+    bold = cells.where(~best_values(table), "**" + cells + "**")
+    return tables.to_markdown(bold, numeric=list(table.columns[1:]))
 
 
 def to_latex(table: pd.DataFrame, caption: str | None = None, label: str | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -148,7 +148,10 @@ def variant_table(scores: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFram
 
 
 def to_markdown(
-    table: pd.DataFrame, formats: Mapping[str, str] | None = None, default: str = ".3f"
+    table: pd.DataFrame,
+    formats: Mapping[str, str] | None = None,
+    default: str = ".3f",
+    numeric: Collection[str] = (),
 ) -> str:
     """A Markdown table, aligned so that it also reads as plain text.
 
@@ -156,6 +159,7 @@ def to_markdown(
         table: its index is not shown.
         formats: format specification by column, for example ``{"fid": ".1f"}``.
         default: format specification of the other columns of floats.
+        numeric: columns of numbers that are texts already.
 
     Returns:
         Lines ending with a newline. Numbers stand on the right; missing ones are empty.
@@ -170,7 +174,7 @@ def to_markdown(
         <BLANKLINE>
     """
     formats = formats or {}
-    numeric = [pd.api.types.is_numeric_dtype(table[column]) for column in table]
+    right = [c in numeric or pd.api.types.is_numeric_dtype(table[c]) for c in table]
     cells = [[str(column) for column in table]]
     for row in table.itertuples(index=False, name=None):
         cells.append(
@@ -181,11 +185,11 @@ def to_markdown(
         )
     widths = [max(4, *(len(row[i]) for row in cells)) for i in range(table.shape[1])]
     rule = [
-        "-" * (width - 1) + ":" if right else ":" + "-" * (width - 1)
-        for width, right in zip(widths, numeric, strict=True)
+        "-" * (width - 1) + ":" if is_right else ":" + "-" * (width - 1)
+        for width, is_right in zip(widths, right, strict=True)
     ]
     lines = [
-        "| " + " | ".join(_aligned(row, widths, numeric)) + " |"
+        "| " + " | ".join(_aligned(row, widths, right)) + " |"
         for row in [cells[0], rule, *cells[1:]]
     ]
     return "\n".join(lines) + "\n"

@@ -188,9 +188,7 @@ def _look(
     images = pd.concat([shard() for shard in drawn], ignore_index=True)
     looks = judge_images(images, judge_clip, q16_prompts, judges, checker).values()
     scores = pd.concat([shard() for shard in looks], ignore_index=True)
-    # A third judge looks at evaluations only.
-    verdicts = verdicts.model_copy(update={"classifier": None})
-    return give_verdicts(scores, verdicts).drop(columns="variant")
+    return give_verdicts(scores, verdicts.without_classifier).drop(columns="variant")
 
 
 def _judge_trial(

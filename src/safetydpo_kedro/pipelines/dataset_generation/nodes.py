@@ -232,14 +232,12 @@ def judge_image_pairs(
     from safetydpo_kedro.metrics.verdicts import give_verdicts
 
     panel = Panel(judge_clip, q16_prompts["prompts"].numpy(), NudityJudge(judges.nudity))
-    # A third judge looks at evaluations only.
-    verdicts = verdicts.model_copy(update={"classifier": None})
     tables = []
     for kind in ("unsafe", "safe"):
         columns = {"image": f"{kind}_image", "prompt": f"{kind}_prompt"}
         scores = look_at_table(panel, image_pairs, judges.batch_rows, **columns)
         pairs = image_pairs[["pair_id", "category", "concept"]].assign(kind=kind)
-        tables.append(pairs.join(give_verdicts(scores, verdicts)))
+        tables.append(pairs.join(give_verdicts(scores, verdicts.without_classifier)))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -57,7 +57,7 @@ def draw_images(
     from safetydpo_kedro.merging.profile import expert_digest
 
     if skip:
-        return KeyedPlan({}, {}, COVERED)
+        return plan_rows([], drawing.shard_size, COVERED)
     sample = _patched(base_model, partial(fused, base_model.unet, adapter))
     digest = expert_digest(adapter) if adapter else tensors_digest(base_model.unet.state_dict())
     return _plan(evaluation_prompts, drawing, [(variant, sample, digest)])
@@ -77,7 +77,7 @@ def draw_edited(
     from safetydpo_kedro.digests import tensors_digest
 
     if skip:
-        return KeyedPlan({}, {}, COVERED)
+        return plan_rows([], drawing.shard_size, COVERED)
     sample = _patched(base_model, partial(replaced, base_model.unet, weights))
     return _plan(evaluation_prompts, drawing, [(variant, sample, tensors_digest(weights))])
 
@@ -95,7 +95,7 @@ def draw_guided(
     from safetydpo_kedro.baselines.sld import sample_safely
 
     if skip:
-        return KeyedPlan({}, {}, COVERED)
+        return plan_rows([], drawing.shard_size, COVERED)
 
     def sample(prompts, seeds, sampling):
         return sample_safely(base_model, prompts, seeds, sampling, guidance)
@@ -148,24 +148,39 @@ def _plan(
     from safetydpo_kedro.prompts.collect import excluded_prompts, refuse_excluded
 
     refuse_excluded(excluded_prompts(prompts), "evaluation prompts")
+    parts = [
+        (prompts.assign(variant=name, weights_sha256=identity), partial(_draw, sample, drawing))
+        for name, sample, identity in variants
+    ]
+    return plan_rows(parts, drawing.shard_size, COVERED)
+
+
+def plan_rows(
+    parts: Iterable[tuple[pd.DataFrame, Callable[[pd.DataFrame], pd.DataFrame]]],
+    size: int,
+    covered: tuple[str, ...],
+) -> KeyedPlan:
+    """Shards of one variant and benchmark each, known by their rows.
+
+    Args:
+        parts: rows with ``variant`` and ``benchmark``, and what makes a shard of some of them.
+        size: rows of a shard.
+        covered: arguments of the node that the rows stand for; an image by its hash.
+    """
     shards, keys, counts = {}, {}, {}
-    for variant, sample, identity in variants:
-        for benchmark, rows in chunks(prompts, drawing.shard_size):
-            marked = rows.assign(variant=variant, weights_sha256=identity)
-            name = f"{variant}-{benchmark}"
-            shards[name] = partial(_draw, sample, marked, drawing)
-            keys[name], counts[name] = fingerprint(marked.to_dict("list")), len(rows)
-    return KeyedPlan(shards, keys, COVERED, counts)
+    for table, make in parts:
+        for (variant, benchmark), group in table.groupby(["variant", "benchmark"], sort=False):
+            for start in range(0, len(group), size):
+                rows = group.iloc[start : start + size]
+                name = f"{variant}-{benchmark}-{start // size:05d}"
+                shards[name] = partial(make, rows)
+                known = rows.drop(columns="image", errors="ignore")
+                keys[name] = fingerprint(known.to_dict("list"))
+                counts[name] = len(rows)
+    return KeyedPlan(shards, keys, covered, counts)
 
 
-def chunks(table: pd.DataFrame, size: int) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Rows of a table, benchmark by benchmark, and the name of each chunk."""
-    for benchmark, rows in table.groupby("benchmark", sort=False):
-        for start in range(0, len(rows), size):
-            yield f"{benchmark}-{start // size:05d}", rows.iloc[start : start + size]
-
-
-def _draw(sample: Sampler, rows: pd.DataFrame, drawing: DrawingParameters) -> pd.DataFrame:
+def _draw(sample: Sampler, drawing: DrawingParameters, rows: pd.DataFrame) -> pd.DataFrame:
     from safetydpo_kedro.diffusion.drawing import draw_rows
 
     return draw_rows(sample, rows, drawing.sampling)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from safetydpo_kedro.artifacts import fingerprint
 from safetydpo_kedro.datasets.sharded import KeyedPlan
 from safetydpo_kedro.metrics.config import CheckerConfig, JudgesConfig, KidConfig, VerdictsConfig
 from safetydpo_kedro.parameters import DrawingParameters
-from safetydpo_kedro.pipelines.evaluation.drawing import chunks
+from safetydpo_kedro.pipelines.evaluation.drawing import plan_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from safetydpo_kedro.metrics.judging import Panel
 else:  # Kedro resolves the annotations when it starts, which must not load torch
     ClipModel = ImageClassifier = InceptionNetwork = Panel = Tensor = object
+
+COVERED = ("images",)
 
 
 def judge_images(
@@ -49,21 +50,10 @@ def judge_images(
     Returns:
         Shards of the prompt table with raw scores and ``features``, one row per image.
     """
-    covered = ("images",)
     if images.empty:
-        return KeyedPlan({}, {}, covered)
-    models = {"score_clip": score_clip, "classifier": extra_judge, "network": fid_network}
-    panel = _panel(judge_clip, q16_prompts, judges, checker, **models)
-    shards, keys, counts = {}, {}, {}
-    for variant, drawn in images.groupby("variant", sort=False):
-        for benchmark, rows in chunks(drawn, judges.batch_rows):
-            name = f"{variant}-{benchmark}"
-            shards[name] = partial(_judge, panel, rows)
-            keys[name], counts[name] = (
-                fingerprint(rows.drop(columns="image").to_dict("list")),
-                len(rows),
-            )
-    return KeyedPlan(shards, keys, covered, counts)
+        return plan_rows([], judges.batch_rows, COVERED)
+    panel = _panel(judge_clip, q16_prompts, judges, checker, score_clip, extra_judge, fid_network)
+    return plan_rows([(images, partial(_judge, panel))], judges.batch_rows, COVERED)
 
 
 def _judge(panel: Panel, rows: pd.DataFrame) -> pd.DataFrame:
@@ -78,7 +68,9 @@ def _panel(
     q16_prompts: dict[str, Tensor],
     judges: JudgesConfig,
     checker: CheckerConfig | None,
-    **models: Any,
+    score_clip: ClipModel | None,
+    extra_judge: ImageClassifier | None,
+    fid_network: InceptionNetwork | None,
 ) -> Panel:
     from safetydpo_kedro.metrics.checker import load_checker
     from safetydpo_kedro.metrics.judging import Panel
@@ -86,7 +78,8 @@ def _panel(
 
     prompts = q16_prompts["prompts"].numpy()
     asked = load_checker(checker.checker, checker.arguments) if checker else None
-    return Panel(judge_clip, prompts, NudityJudge(judges.nudity), checker=asked, **models)
+    nudity = NudityJudge(judges.nudity)
+    return Panel(judge_clip, prompts, nudity, score_clip, fid_network, extra_judge, asked)
 
 
 def embed_references(
@@ -187,9 +180,9 @@ def describe_judges(
     """Which judges, of which version and weights, judged images drawn in which way."""
     from safetydpo_kedro.artifacts import package_versions
 
-    models = {"score_clip": score_clip, "classifier": extra_judge, "network": fid_network}
+    panel = _panel(judge_clip, q16_prompts, judges, None, score_clip, extra_judge, fid_network)
     return {
-        **_panel(judge_clip, q16_prompts, judges, None, **models).describe(),
+        **panel.describe(),
         "verdicts": verdicts.model_dump(mode="json"),
         "checker": checker and _described(checker),
         "drawing": drawing.model_dump(mode="json"),

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 import pandas as pd
 
 from safetydpo_kedro.pipelines.evaluation.parameters import BenchmarksParameters
-
-logger = logging.getLogger(__name__)
 
 PROMPT_COLUMNS = [
     "benchmark",

@@ -197,10 +197,10 @@ def plot_examples(
         images: namespace → images of its variants, of each in the order of the prompts; those
             without any are left out.
     """
-    from safetydpo_kedro.pipelines.evaluation.examples import choose_examples, images_by_variant
+    from safetydpo_kedro.reporting.examples import example_rows, images_by_variant
     from safetydpo_kedro.reporting.grids import qualitative_grid
 
-    rows = choose_examples(evaluation_prompts, benchmarks, parameters)
+    rows = example_rows(evaluation_prompts, parameters, benchmarks.harmful, benchmarks.benign)
     flags = dict(tuple(image_scores.groupby("variant")["inappropriate"]))
     drawn = images_by_variant(images.values(), rows)
     return qualitative_grid(
@@ -264,12 +264,11 @@ def write_report(
         grid: how many examples, and what to blur.
         images: namespace → images of its variants.
     """
-    from safetydpo_kedro.pipelines.evaluation.examples import choose_examples
-    from safetydpo_kedro.reporting.examples import example_table
+    from safetydpo_kedro.reporting.examples import example_rows, example_table
     from safetydpo_kedro.reporting.html_report import ReportContent, html_report
     from safetydpo_kedro.reporting.paper_table import paper_table
 
-    rows = choose_examples(evaluation_prompts, benchmarks, grid)
+    rows = example_rows(evaluation_prompts, grid, benchmarks.harmful, benchmarks.benign)
     figures = [safety_and_quality, ip_by_category, ip_by_threshold]
     content = ReportContent(
         title="Safety evaluation",
