@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from safetydpo_kedro.diffusion.conditioning import Conditioning
+from safetydpo_kedro.diffusion.tokens import TextTower
 from safetydpo_kedro.parameters import SamplingParameters
 
 
@@ -70,6 +71,34 @@ class DiffusionModel(ABC):
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Text conditioning of N prompts, without gradient, on the model's device."""
+
+    @property
+    @abstractmethod
+    def text_towers(self) -> list[TextTower]:
+        """Text encoders with their tokenizers, in the order in which the denoiser reads them."""
+
+    @abstractmethod
+    def encode_tokens(self, ids: Tensor, embeddings: Tensor | None = None) -> Conditioning:
+        """Text conditioning of N prompts given as tokens, with gradient for their embeddings.
+
+        Args:
+            ids: int64 ``[N, K]``, content tokens (without start, end and padding).
+            embeddings: ``[N, K, Σ width]``, what the text encoders read instead of the tokens'
+                own embeddings, those of all towers side by side; None: their own.
+
+        Returns:
+            Of N prompts, on the model's device; for whole prompts the same as
+            :meth:`encode_prompts`.
+        """
+
+    @abstractmethod
+    def summary(self, conditioning: Conditioning, length: int) -> Tensor:
+        """What stands for whole prompts of ``length`` content tokens in their conditioning.
+
+        Returns:
+            ``[N, width]``: what the text encoders have gathered at the end token, and their pooled
+            embedding where there is one.
+        """
 
     @abstractmethod
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:

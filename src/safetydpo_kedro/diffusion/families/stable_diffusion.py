@@ -15,6 +15,7 @@ from torch import Tensor
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.diffusion.registry import register
+from safetydpo_kedro.diffusion.tokens import TextTower
 
 
 @register("StableDiffusionPipeline")
@@ -34,6 +35,22 @@ class StableDiffusion(DiffusionModel):
             list(prompts), self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         return Conditioning({"embedding": embeddings})
+
+    @property
+    def text_towers(self) -> list[TextTower]:
+        """See :attr:`DiffusionModel.text_towers`."""
+        return [TextTower(self.pipeline.tokenizer, self.pipeline.text_encoder)]
+
+    def encode_tokens(self, ids: Tensor, embeddings: Tensor | None = None) -> Conditioning:
+        """See :meth:`DiffusionModel.encode_tokens`."""
+        (tower,) = self.text_towers
+        with tower.content(embeddings):
+            hidden = tower.encoder(tower.frame(ids).to(self.device))[0]
+        return Conditioning({"embedding": hidden})
+
+    def summary(self, conditioning: Conditioning, length: int) -> Tensor:
+        """See :meth:`DiffusionModel.summary`."""
+        return conditioning["embedding"][:, length + 1]
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """See :meth:`DiffusionModel.predict`."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.diffusion.registry import register
+from safetydpo_kedro.diffusion.tokens import TextTower, split_embeddings
 
 
 @register("StableDiffusionXLPipeline")
@@ -38,6 +39,30 @@ class StableDiffusionXL(DiffusionModel):
             do_classifier_free_guidance=False,
         )
         return Conditioning({"embedding": embeddings, "pooled": pooled.to(self.device)})
+
+    @property
+    def text_towers(self) -> list[TextTower]:
+        """See :attr:`DiffusionModel.text_towers`."""
+        pipeline = self.pipeline
+        return [
+            TextTower(pipeline.tokenizer, pipeline.text_encoder),
+            TextTower(pipeline.tokenizer_2, pipeline.text_encoder_2),
+        ]
+
+    def encode_tokens(self, ids: Tensor, embeddings: Tensor | None = None) -> Conditioning:
+        """See :meth:`DiffusionModel.encode_tokens`."""
+        towers = self.text_towers
+        outputs = []
+        for tower, part in zip(towers, split_embeddings(towers, embeddings), strict=True):
+            with tower.content(part):
+                framed = tower.frame(ids).to(self.device)
+                outputs.append(tower.encoder(framed, output_hidden_states=True))
+        hidden = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
+        return Conditioning({"embedding": hidden, "pooled": outputs[-1][0]})
+
+    def summary(self, conditioning: Conditioning, length: int) -> Tensor:
+        """See :meth:`DiffusionModel.summary`."""
+        return torch.cat([conditioning["embedding"][:, length + 1], conditioning["pooled"]], dim=1)
 
     def unconditional(self) -> Conditioning:
         """Zeros where the model was trained so, else the empty prompt."""
