@@ -132,6 +132,11 @@ class NoiseParameters(Strict):
         "be computed once; None: never",
     )
     caption_dropout: float = Field(0.2, ge=0, le=1)
+    shared: bool = Field(
+        True,
+        description="winner and loser get the same noise, as in the reference code of "
+        "Diffusion-DPO; False: the loser gets its own, at the same timestep",
+    )
 
 
 class PreservationParameters(Strict):

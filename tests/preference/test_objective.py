@@ -79,8 +79,12 @@ def test_a_step_in_parts_is_the_same_step(model, data, weights, parts):
 
 @pytest.mark.parametrize("redirection", [0.0, 1.0])
 @pytest.mark.parametrize("preservation", [0.0, 1.0])
-def test_known_scores_of_the_reference_change_nothing(model, data, redirection, preservation):
-    scores = score_pairs(model, data.pairs, NOISE, batch_size=3)
+@pytest.mark.parametrize("shared", [True, False])
+def test_known_scores_of_the_reference_change_nothing(
+    model, data, redirection, preservation, shared
+):
+    noise = NOISE.model_copy(update={"shared": shared})
+    scores = score_pairs(model, data.pairs, noise, batch_size=3)
     parameters = changed(
         redirection_weight=redirection,
         preservation=PreservationParameters(weight=preservation, rows=3),
@@ -90,7 +94,7 @@ def test_known_scores_of_the_reference_change_nothing(model, data, redirection, 
             for weight in weights:
                 weight.add_(0.02)
         results = [
-            gradient(Objective(model, known, NOISE, parameters), weights, 1, step)
+            gradient(Objective(model, known, noise, parameters), weights, 1, step)
             for known in (data, replace(data, scores=scores))
             for step in (0, 5)
         ]

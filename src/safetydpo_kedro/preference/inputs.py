@@ -12,7 +12,7 @@ from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.parameters import NoiseParameters
 from safetydpo_kedro.preference.batches import Rows
 from safetydpo_kedro.preference.latents import LatentPairs
-from safetydpo_kedro.preference.noise import Draws, keyed_draws
+from safetydpo_kedro.preference.noise import Draws, keyed_draws, loser_noise
 
 
 @dataclass(frozen=True)
@@ -54,24 +54,21 @@ def make_inputs(
 ) -> Inputs:
     """Noise the latents of some rows, on the model's device.
 
-    Winner and loser of a row share noise, timestep and caption.
+    Winner and loser of a row share timestep and caption, and noise too, unless ``noise.shared`` is
+    False. Then the loser's error is that of another ε, and the difference of the two varies more.
 
     Args:
         model: gives noise schedule, target and device.
         pairs: the set that ``rows`` are positions in.
         rows: B of them.
-        noise: seed of the draws, and caption dropout.
+        noise: seed of the draws, caption dropout, and whether losers share the winners' noise.
         empty: conditioning without a prompt, one row.
         preserved: P latents, captions and draws.
         scores: ``[B, 2]``, handed on.
     """
-    draws = keyed_draws(
-        noise.seed,
-        pairs.ids[rows.pairs],
-        rows.draws,
-        pairs.winners.mean.shape[1:],
-        model.train_timesteps,
-    )
+    keys, shape = (noise.seed, pairs.ids[rows.pairs], rows.draws), pairs.winners.mean.shape[1:]
+    draws = keyed_draws(*keys, shape, model.train_timesteps)
+    losers = draws.noise if noise.shared else loser_noise(*keys, shape)
     kept = draws.uniform >= noise.caption_dropout
     # Where the caption is dropped the policy has no reason to differ from the reference.
     safe = pairs.safe.rows(rows.pairs).where(kept, empty)
@@ -81,7 +78,7 @@ def make_inputs(
         pairs.winners.sample(rows.pairs, draws.posterior),
         pairs.losers.sample(rows.pairs, draws.posterior),
     ]
-    noises, times, texts = [draws.noise] * 2, [draws.timesteps] * 2, [captions] * 2
+    noises, times, texts = [draws.noise, losers], [draws.timesteps] * 2, [captions] * 2
     if preserved is not None:
         latents.append(preserved[0])
         texts.append(preserved[1])

@@ -36,6 +36,32 @@ def key(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def loser_noise(
+    seed: int, items: Sequence[int], draws: Sequence[int], shape: Sequence[int]
+) -> Tensor:
+    """A second ε of each (item, draw), for losers that do not share the winner's.
+
+    It has a key of its own, so that whoever asks for it changes no other draw.
+
+    Args:
+        seed: of the run.
+        items: B identities of pairs.
+        draws: B numbers of draws.
+        shape: ``[C, h, w]`` of a latent.
+
+    Returns:
+        Standard normal float32 ``[B, C, h, w]`` on the CPU.
+    """
+    rows = [
+        torch.randn(
+            *shape,
+            generator=torch.Generator().manual_seed(key(seed, int(item), int(draw), "loser")),
+        )
+        for item, draw in zip(items, draws, strict=True)
+    ]
+    return torch.stack(rows)
+
+
 def keyed_draws(
     seed: int,
     items: Sequence[int],
