@@ -33,6 +33,16 @@ PUBLISHED = ("coprov2_test", "copro_test", "i2p", "ud", "coco", "custom")
 ABLATION_SEEDS = ("a", "b", "c")
 ABLATION_EXPERTS = ("standard", "loud", "shared_a")
 ABLATION_JOINT = ("all_single", "all_single_equal")
+# Sweeps of the training recipe, each with a figure of its own.
+ABLATION_SWEEPS = (
+    "strategy",
+    "beta",
+    "rank",
+    "caption_dropout",
+    "shared_noise",
+    "data",
+    "concepts",
+)
 
 HOOKS = (
     ParameterHooks(),

@@ -37,6 +37,16 @@ ARMS = {
     "kinds": {"task_arithmetic", "fitted_co_merge"},
     "counts": {"co_merge", "fitted_co_merge"},
 }
+RECIPE_ARMS = {
+    "strategy": {"both_prompts", "sft", "plain sft"},
+    "beta": {"5", "50", "plain 50"},
+    "rank": {"2", "8"},
+    "caption_dropout": {"0.5"},
+    "shared_noise": {"own", "plain own"},
+    "data": {"2"},
+    "concepts": set(),
+}
+RECIPES = 10  # and the base model; three arms come to the default
 
 
 def small_parameters(folder) -> dict:
@@ -51,6 +61,10 @@ def small_parameters(folder) -> dict:
         ablations={
             "joint": {"all_single_equal": {"steps": 2}},
             "questions": {"per_category": 1, "per_neutral_concept": 1},
+            "recipes": {
+                "training": {"steps": 2},
+                "questions": {"per_category": 2, "per_other_category": 1},
+            },
         },
     )
     parameters["evaluation"]["checker"] = overrides()["checker"]
@@ -60,6 +74,10 @@ def small_parameters(folder) -> dict:
         parameters["ablations"][sweep] = {
             name: {**arms[name], "strengths": [0.5, 1.0]} for name in sorted(names)
         }
+    sweeps = parameters["ablations"]["recipes"]["sweeps"]
+    for sweep, names in RECIPE_ARMS.items():
+        assert names <= set(sweeps[sweep])
+        sweeps[sweep] = {name: arm for name, arm in sweeps[sweep].items() if name in names}
     return parameters
 
 
@@ -141,12 +159,39 @@ def test_kinds_of_experts_differ_as_they_should(catalog):
     assert catalog.load("ablation_all_single_all_single_a_expert").layers
 
 
+def test_every_recipe_draws_the_recipes_questions(catalog):
+    asked = catalog.load("recipe_questions")
+    scores = catalog.load("ablation_recipes_a_scores")
+    assert (scores.groupby("recipe").size() == len(asked)).all()
+    assert scores["recipe"].nunique() == RECIPES + 1
+    own = scores[scores["own"]]
+    assert set(own["category"]) == {"violence", "sexual"}
+    # The test prompts are about the concepts that are trained on, the base model is not trained.
+    assert own["trained"].eq(own["recipe"] != "base").all()
+    assert not scores.loc[~scores["own"], "trained"].any()
+
+
+def test_every_arm_of_the_recipes_has_its_row_and_its_mark(catalog):
+    table = catalog.load("recipe_table")
+    arms = {(sweep, arm) for sweep, names in RECIPE_ARMS.items() for arm in names}
+    rows = set(table[["sweep", "arm"]].itertuples(index=False, name=None))
+    assert rows == {("base", "base"), *arms}
+    assert table["recipe"].nunique() == RECIPES + 1 and (table["seeds"] == 1).all()
+    assert table["ip"].between(0, 1).all()
+    trained = table[table["arm"] != "base"]
+    assert trained["implicit_accuracy"].between(0, 1).all()
+    for sweep, names in RECIPE_ARMS.items():
+        figure = catalog.load(f"recipe_{sweep}_figure")
+        marks = {arm for curve in figure.data for arm in curve.text}
+        assert marks == names
+
+
 def test_changes_reach_deep_and_know_their_names():
     parameters = pd.Series(base_parameters()["expert_training"]).to_dict()
     from safetydpo_kedro.parameters import ExpertTrainingParameters
 
     typed = ExpertTrainingParameters.model_validate(parameters)
-    deep = changed(typed, {"lora": {"rank": 3}})
+    deep = changed(typed, {"lora": {"rank": 3}}, "changes")
     assert (deep.lora.rank, deep.lora.target_modules) == (3, typed.lora.target_modules)
-    with pytest.raises(ValueError, match="rnk"):
-        changed(typed, {"lora": {"rnk": 3}})
+    with pytest.raises(ValueError, match=r"(?s)of the arm.*rnk"):
+        changed(typed, {"lora": {"rnk": 3}}, "of the arm")

@@ -122,7 +122,15 @@ def judge_merges(
         "transfer": transfer_trials(categories),
     }
     look = partial(
-        _look, base_model, questions, judge_clip, q16_prompts, judges, verdicts, checker, drawing
+        look_at_expert,
+        base_model,
+        questions,
+        judge_clip,
+        q16_prompts,
+        judges,
+        verdicts,
+        checker,
+        drawing,
     )
     trials = [trial for sweep in sweeps for trial in by_sweep[sweep]]
     return {trial.name: partial(_judge_trial, look, trial, bench.adapter) for trial in trials}
@@ -160,7 +168,15 @@ def judge_joint_experts(
     from safetydpo_kedro.merging.trials import Trial
 
     look = partial(
-        _look, base_model, questions, judge_clip, q16_prompts, judges, verdicts, checker, drawing
+        look_at_expert,
+        base_model,
+        questions,
+        judge_clip,
+        q16_prompts,
+        judges,
+        verdicts,
+        checker,
+        drawing,
     )
     adapters: dict[str, LoraAdapter | None] = {"base": None, **experts}
     trials = [Trial("joint", name, 1.0, tuple(categories), None) for name in adapters]
@@ -170,7 +186,7 @@ def judge_joint_experts(
     }
 
 
-def _look(
+def look_at_expert(
     base_model: DiffusionModel,
     questions: pd.DataFrame,
     judge_clip: ClipModel,
@@ -181,7 +197,7 @@ def _look(
     drawing: DrawingParameters,
     adapter: LoraAdapter | None,
 ) -> pd.DataFrame:
-    """Judged images of the questions."""
+    """Judged images of the questions, drawn with an adapter or by the base model alone."""
     from safetydpo_kedro.metrics.verdicts import give_verdicts
 
     drawn = draw_images(base_model, questions, drawing, False, adapter, variant="trial").values()

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from safetydpo_kedro.pipelines.ablations import nodes, training
+from safetydpo_kedro.pipelines.ablations import nodes, recipes, training
 from safetydpo_kedro.pipelines.evaluation.pipeline import prompts_node
 from safetydpo_kedro.settings import (
     ABLATION_EXPERTS,
     ABLATION_JOINT,
     ABLATION_SEEDS,
+    ABLATION_SWEEPS,
     ALL_SINGLE,
     CATEGORIES,
 )
 
 ARMS = ("strategies", "variants", "kinds", "counts")
+RECIPES = "recipes"  # tag of all that the sweeps of the recipe need
+JUDGING = {
+    "base_model": "base_model",
+    "judge_clip": "judge_clip",
+    "q16_prompts": "q16_prompts",
+    "judges": "params:evaluation.judges",
+    "verdicts": "params:evaluation.verdicts",
+    "checker": "params:evaluation.checker",
+    "drawing": "params:evaluation.drawing",
+}
 
 
 def create_training_pipeline(seed: str) -> Pipeline:
@@ -56,14 +67,8 @@ def expert_name(kind: str, expert: str, seed: str) -> str:
 def create_judging_pipeline(seed: str) -> Pipeline:
     """Merges of the experts of one seed, and the joint experts, drawn and judged."""
     looking = {
-        "base_model": "base_model",
+        **JUDGING,
         "questions": "ablation_questions",
-        "judge_clip": "judge_clip",
-        "q16_prompts": "q16_prompts",
-        "judges": "params:evaluation.judges",
-        "verdicts": "params:evaluation.verdicts",
-        "checker": "params:evaluation.checker",
-        "drawing": "params:evaluation.drawing",
         "categories": f"params:{ALL_SINGLE}.categories",
     }
     merging = {
@@ -138,6 +143,57 @@ def create_report_pipeline() -> Pipeline:
     )
 
 
+def create_recipes_pipeline() -> Pipeline:
+    """Sweeps of the training recipe: ``kedro run --pipelines ablations --tags recipes``."""
+    arms = {
+        "train_pairs": "train_pairs",
+        "categories": "params:ablations.recipes.categories",
+        "parameters": "params:expert_training",
+        "changes": "params:ablations.recipes.training",
+        "noise": "params:noise",
+        "sweeps": "params:ablations.recipes.sweeps",
+    }
+    questions = Node(
+        recipes.choose_recipe_questions,
+        [
+            "evaluation_prompts",
+            "params:ablations.recipes.categories",
+            "params:ablations.recipes.questions",
+        ],
+        "recipe_questions",
+        name="choose_recipe_questions",
+    )
+    judging = [
+        Node(
+            recipes.judge_recipes,
+            {
+                **JUDGING,
+                **arms,
+                "questions": "recipe_questions",
+                "latent_cache": "latent_cache",
+                "preservation_cache": "preservation_cache",
+                "reference_scores": "reference_scores",
+                "seed": f"params:ablations.seeds.{seed}",
+            },
+            scores_name("recipes", seed),
+            name=f"judge_recipes_{seed}",
+            tags=["gpu"],
+        )
+        for seed in ABLATION_SEEDS
+    ]
+    report = Node(
+        recipes.report_recipes,
+        {
+            **arms,
+            "log_axes": "params:ablations.recipes.log_axes",
+            **{seed: scores_name("recipes", seed) for seed in ABLATION_SEEDS},
+        },
+        ["recipe_table", *(f"recipe_{sweep}_figure" for sweep in ABLATION_SWEEPS)],
+        name="report_recipes",
+    )
+    return Pipeline([prompts_node(), questions, *judging, report], tags=[RECIPES])
+
+
 def create_pipeline(**kwargs) -> Pipeline:
     """``kedro run --pipelines ablations``, after ``dataset_generation``."""
     questions = Node(
@@ -149,4 +205,5 @@ def create_pipeline(**kwargs) -> Pipeline:
     by_seed = (
         create_training_pipeline(seed) + create_judging_pipeline(seed) for seed in ABLATION_SEEDS
     )
-    return sum(by_seed, Pipeline([prompts_node(), questions])) + create_report_pipeline()
+    merging = sum(by_seed, Pipeline([questions])) + create_report_pipeline()
+    return merging + create_recipes_pipeline()

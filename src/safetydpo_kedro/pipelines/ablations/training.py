@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 from omegaconf import OmegaConf
+from pydantic import BaseModel
 
 from safetydpo_kedro.artifacts import fingerprint
 from safetydpo_kedro.parameters import ExpertTrainingParameters, NoiseParameters
 from safetydpo_kedro.pipelines.expert_training.nodes import train_safety_expert
+from safetydpo_kedro.validation import validate_nested
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from safetydpo_kedro.diffusion.model import DiffusionModel
 else:  # Kedro resolves the annotations when it starts, which must not load torch
     DiffusionModel = LoraAdapter = Tensor = object
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def train_varied_expert(
@@ -53,7 +57,8 @@ def train_varied_expert(
     Yields:
         The expert.
     """
-    varied = changed(parameters, {**changes, "seed": seed, "validation": {"every": None}})
+    alone = {"seed": seed, "validation": {"every": None}}
+    varied = changed(parameters, {**changes, **alone}, "changes of an expert of the ablations")
     if noise.draws is None:
         noise = noise.model_copy(update={"seed": seed})
     folder = parameters.checkpoints.directory / "ablations" / fingerprint(varied)[:16]
@@ -75,13 +80,16 @@ def train_varied_expert(
         yield expert
 
 
-def changed(
-    parameters: ExpertTrainingParameters, changes: dict[str, Any]
-) -> ExpertTrainingParameters:
+def changed(parameters: Model, changes: dict[str, Any], what: str) -> Model:
     """Parameters with some of them, however deep, replaced.
 
+    Args:
+        parameters: as they are.
+        changes: name → value, or a mapping of what changes inside.
+        what: is named before an error.
+
     Raises:
-        ValidationError: a change is not of a parameter that there is, or not to a value it takes.
+        ValueError: a change is not of a parameter that there is, or not to a value it takes.
     """
     merged = OmegaConf.merge(parameters.model_dump(mode="json"), changes)
-    return ExpertTrainingParameters.model_validate(OmegaConf.to_container(merged))
+    return validate_nested(type(parameters), OmegaConf.to_container(merged), what)
