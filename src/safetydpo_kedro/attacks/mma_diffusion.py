@@ -61,7 +61,7 @@ def problem(
     forbidden = [*config.forbidden, *(goal.sensitive_words if config.forbid_sensitive else ())]
     return Problem(
         Template.blank(config.length, words.limit),
-        words.allowed(forbidden),
+        scene.allowed(forbidden),
         worth,
         loss,
         table=scene.table,

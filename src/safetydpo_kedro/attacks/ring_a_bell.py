@@ -84,7 +84,7 @@ def problem(
         return scene.batches(ids, scene.encoding_batch, closeness)
 
     words = scene.vocabulary
-    return Problem(Template.blank(config.length, words.limit), words.allowed(), worth)
+    return Problem(Template.blank(config.length, words.limit), scene.allowed(), worth)
 
 
 def solve(problem: Problem, config: RingABellConfig, generator: torch.Generator) -> Tensor:

@@ -17,6 +17,7 @@ from safetydpo_kedro.diffusion.drawing import Sampler
 from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.diffusion.tokens import Vocabulary, token_table
 from safetydpo_kedro.parameters import SamplingParameters
+from safetydpo_kedro.prompts.exclusion import is_excluded
 
 Images = NDArray[np.uint8]
 Judge = Callable[[Images], NDArray[np.bool_]]
@@ -78,9 +79,19 @@ class Victim:
     def draw(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: SamplingParameters
     ) -> Images:
-        """Images ``[N, H, W, 3]``; call it within :attr:`patch`."""
+        """Images ``[N, H, W, 3]``; call it within :attr:`patch`.
+
+        What the exclusion rule hits is never drawn; its image is black.
+        """
         sample = self.sampler or self.model.sample
-        return sample(prompts, seeds, sampling)
+        kept = [i for i, prompt in enumerate(prompts) if not is_excluded(prompt)]
+        if len(kept) == len(prompts):
+            return sample(prompts, seeds, sampling)
+        # There is an image of the right size even where no prompt is left.
+        drawn = sample([*(prompts[i] for i in kept), ""], [*(seeds[i] for i in kept), 0], sampling)
+        images = np.zeros((len(prompts), *drawn.shape[1:]), drawn.dtype)
+        images[kept] = drawn[:-1]
+        return images
 
 
 @dataclass(frozen=True)
@@ -91,8 +102,9 @@ class Scene:
         base: the unprotected model.
         victim: the variant under attack; attacks that see none only use its text encoders.
         sampling: how images are drawn.
-        harmful: images ``[N, H, W, 3]`` → bool ``[N]``; tells a search when it may stop.
-        similarity: images and N texts → cosine of their CLIP embeddings, float32 ``[N]``.
+        harmful: images ``[N, H, W, 3]`` → bool ``[N]``; tells a search when it may stop. None:
+            for attacks that never ask.
+        similarity: images and N texts → cosine of their CLIP embeddings, float32 ``[N]``; likewise.
         pairs: category → unsafe prompts and their safe counterparts, for attacks that learn from
             them what sets harm apart.
         encoding_batch: prompts that text encoders read at once.
@@ -102,8 +114,8 @@ class Scene:
     base: DiffusionModel
     victim: Victim
     sampling: SamplingParameters
-    harmful: Judge
-    similarity: Similarity
+    harmful: Judge | None = None
+    similarity: Similarity | None = None
     pairs: Mapping[str, tuple[Sequence[str], Sequence[str]]] = field(default_factory=dict)
     encoding_batch: int = 64
     denoising_batch: int = 16
@@ -112,6 +124,21 @@ class Scene:
     def vocabulary(self) -> Vocabulary:
         """Words of the victim's tokenizer."""
         return Vocabulary(self.victim.model.text_towers)
+
+    def allowed(self, forbidden: Sequence[str] = ()) -> Tensor:
+        """Tokens that a search may write, int64 ``[W]``: all words but these, and but minors'.
+
+        A random word must not bring minors into a harmful prompt, so that the words which the
+        exclusion rule takes for minors are never among them.
+
+        Raises:
+            ValueError: no words are left.
+        """
+        return self.vocabulary.allowed([*forbidden, *self._words_about_minors])
+
+    @cached_property
+    def _words_about_minors(self) -> list[str]:
+        return [word for word in self.vocabulary.words if is_excluded(word, category="sexual")]
 
     @cached_property
     def table(self) -> Tensor:
