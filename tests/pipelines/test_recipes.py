@@ -111,17 +111,21 @@ def test_scores_of_the_reference_hold_for_the_noise_they_were_made_with(trained)
     assert {call.noise.seed for call in trained} == {51}
 
 
-def test_checkpoints_stay_until_the_expert_was_judged(trained, monkeypatch):
+def test_checkpoints_stay_until_the_expert_was_judged(trained, monkeypatch, tmp_path):
+    training = TRAINING.model_copy(update={"checkpoints": CheckpointParameters(directory=tmp_path)})
+    name, make = list(plan(training=training).items())[1]
+
     def fail(*_):
+        trained[-1].parameters.checkpoints.directory.mkdir(parents=True)
         raise RuntimeError("killed")
 
-    name, make = list(plan().items())[1]
-    monkeypatch.setattr(recipes, "look_at_expert", fail)
-    with pytest.raises(RuntimeError, match="killed"):
-        plan()[name]()
-    assert not trained[-1].cleaned
+    with monkeypatch.context() as patch:
+        patch.setattr(recipes, "look_at_expert", fail)
+        with pytest.raises(RuntimeError, match="killed"):
+            plan(training=training)[name]()
+    assert not trained[-1].cleaned and trained[-1].parameters.checkpoints.directory.is_dir()
     make()
-    assert trained[-1].cleaned
+    assert trained[-1].cleaned and not list((tmp_path / "ablations").iterdir())
 
 
 def test_a_new_arm_is_made_alone_and_a_changed_default_makes_all_anew():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -189,6 +190,7 @@ def _train(
         training,
     ):
         judged = judge(expert, last_accuracy(history))
+    shutil.rmtree(folder, ignore_errors=True)
     return judged
 
 
