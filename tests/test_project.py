@@ -36,8 +36,8 @@ def parameters(**overrides):
 
 def test_the_registry_has_the_pipelines_and_a_default_without_pretraining(context):
     parts = ["dataset_generation", "expert_training", "merging", "evaluation"]
-    extra = ["ablations", "export", "incremental", "judge_conversion", "pictogram_pretraining"]
-    extra += ["prompt_import", "scoring"]
+    extra = ["ablations", "adversarial", "export", "hardening", "incremental", "judge_conversion"]
+    extra += ["pictogram_pretraining", "prompt_import", "scoring"]
     assert set(pipelines) == {*parts, *extra, "__default__"}
     nodes = {node.name for name in parts for node in pipelines[name].nodes}
     assert {node.name for node in pipelines["__default__"].nodes} == nodes

@@ -29,6 +29,11 @@ VARIANTS = ("base", *EXPERTS, *MERGES, *BASELINES)
 # Imported prompt sets that an evaluation may draw, as `prompt_import` names them.
 PUBLISHED = ("coprov2_test", "copro_test", "i2p", "ud", "coco", "custom")
 
+# Variants that the pipeline `adversarial` attacks, beside those of `external_models`.
+ATTACKED = ("base", "esd_u", ALL_SINGLE, "co_merge", "fitted_co_merge")
+# The expert for all categories again, trained on adversarial prompts too: pipeline `hardening`.
+HARDENED = "hardened"
+
 # What the pipeline `ablations` varies; parameters say what each name stands for.
 ABLATION_SEEDS = ("a", "b", "c")
 ABLATION_EXPERTS = ("standard", "loud", "shared_a")
@@ -60,5 +65,5 @@ CONFIG_LOADER_ARGS = {
     # Soft merges: an environment states only the parameters that differ from conf/base.
     "merge_strategy": {"parameters": "soft"},
     "experts": {**{category: [category] for category in CATEGORIES}, ALL_SINGLE: CATEGORIES},
-    "variants": VARIANTS,
+    "variants": (*VARIANTS, HARDENED),
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,15 +68,24 @@ class ExternalModel:
         seeds: Sequence[int],
         sampling: SamplingParameters,
     ) -> NDArray[np.uint8]:
+        model, patch = self.denoiser(base_model)
+        with patch():
+            return model.sample(prompts, seeds, sampling)
+
+    def denoiser(
+        self, base_model: DiffusionModel
+    ) -> tuple[DiffusionModel, Callable[[], AbstractContextManager[Any]]]:
+        """The model that predicts as this one does within the block of the second value.
+
+        A LoRA's is the base model, and the block fuses the LoRA into it; a pipeline's is its own.
+        """
         from safetydpo_kedro.diffusion.adapters import fused
         from safetydpo_kedro.diffusion.lora_files import load_adapter
 
         if self.pipeline is not None:
-            model = self._once(self.pipeline.load)
-            return model.sample(prompts, seeds, sampling)
+            return self._once(self.pipeline.load), nullcontext
         adapter = self._once(lambda: load_adapter(self.lora))
-        with fused(base_model.unet, adapter, self.strength):
-            return base_model.sample(prompts, seeds, sampling)
+        return base_model, partial(fused, base_model.unet, adapter, self.strength)
 
     def _once(self, load: Callable[[], Any]) -> Any:
         if "it" not in self._loaded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -58,6 +58,22 @@ class LatentPairs:
         """Some of the pairs, under their old identities."""
         tensors = self.to_tensors()
         return LatentPairs.from_tensors({name: value[rows] for name, value in tensors.items()})
+
+    def recaptioned(self, rows: Tensor, unsafe: Conditioning, ids: Tensor) -> LatentPairs:
+        """Some of the pairs under other unsafe prompts, as pairs of their own.
+
+        Args:
+            rows: int64 ``[M]``; a row may come more than once.
+            unsafe: conditioning of the other prompts, M rows.
+            ids: int64 ``[M]``, their identities.
+        """
+        return replace(self.select(rows), unsafe=unsafe, ids=ids)
+
+    @classmethod
+    def join(cls, *parts: LatentPairs) -> LatentPairs:
+        """Several sets of pairs behind each other."""
+        tensors = [part.to_tensors() for part in parts]
+        return cls.from_tensors({k: torch.cat([t[k][:] for t in tensors]) for k in tensors[0]})
 
     def safe_side(self, rows: Tensor) -> PreservedImages:
         """Images of p_S of some of the pairs."""
@@ -152,8 +168,8 @@ def encode_pairs(
     return LatentPairs(
         winners=_posteriors(model, winners, batch_size),
         losers=_posteriors(model, losers, batch_size),
-        unsafe=_conditioning(model, unsafe_prompts, batch_size),
-        safe=_conditioning(model, safe_prompts, batch_size),
+        unsafe=encode_prompts(model, unsafe_prompts, batch_size),
+        safe=encode_prompts(model, safe_prompts, batch_size),
         ids=torch.as_tensor(ids, dtype=torch.int64),
     )
 
@@ -163,7 +179,7 @@ def encode_preserved(
 ) -> PreservedImages:
     """Cache images (uint8 ``[M, H, W, 3]``) that belong to harmless prompts."""
     return PreservedImages(
-        _posteriors(model, images, batch_size), _conditioning(model, prompts, batch_size)
+        _posteriors(model, images, batch_size), encode_prompts(model, prompts, batch_size)
     )
 
 
@@ -173,7 +189,8 @@ def _posteriors(model: DiffusionModel, images: np.ndarray, batch_size: int) -> L
     return LatentImages(torch.cat(means).cpu(), torch.cat(deviations).cpu())
 
 
-def _conditioning(model: DiffusionModel, prompts: Sequence[str], batch_size: int) -> Conditioning:
+def encode_prompts(model: DiffusionModel, prompts: Sequence[str], batch_size: int) -> Conditioning:
+    """Conditioning of N prompts on the CPU, ``batch_size`` of them encoded at once."""
     starts = range(0, len(prompts), batch_size)
     parts = [
         model.encode_prompts(prompts[start : start + batch_size]).to("cpu") for start in starts

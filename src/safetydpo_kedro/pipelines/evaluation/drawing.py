@@ -60,7 +60,7 @@ def draw_images(
         return plan_rows([], drawing.shard_size, COVERED)
     sample = _patched(base_model, partial(fused, base_model.unet, adapter))
     digest = expert_digest(adapter) if adapter else tensors_digest(base_model.unet.state_dict())
-    return _plan(evaluation_prompts, drawing, [(variant, sample, digest)])
+    return plan_drawing(evaluation_prompts, drawing, [(variant, sample, digest)])
 
 
 def draw_edited(
@@ -79,7 +79,7 @@ def draw_edited(
     if skip:
         return plan_rows([], drawing.shard_size, COVERED)
     sample = _patched(base_model, partial(replaced, base_model.unet, weights))
-    return _plan(evaluation_prompts, drawing, [(variant, sample, tensors_digest(weights))])
+    return plan_drawing(evaluation_prompts, drawing, [(variant, sample, tensors_digest(weights))])
 
 
 def draw_guided(
@@ -100,7 +100,7 @@ def draw_guided(
     def sample(prompts, seeds, sampling):
         return sample_safely(base_model, prompts, seeds, sampling, guidance)
 
-    return _plan(evaluation_prompts, drawing, [(variant, sample, fingerprint(guidance))])
+    return plan_drawing(evaluation_prompts, drawing, [(variant, sample, fingerprint(guidance))])
 
 
 def draw_external(
@@ -122,7 +122,7 @@ def draw_external(
     if taken:
         raise ValueError(f"external_models: {taken} are names of this project's variants; rename")
     samplers = [(model.name, model.sampler(base_model), model.sha256) for model in external_models]
-    return _plan(evaluation_prompts, drawing, samplers)
+    return plan_drawing(evaluation_prompts, drawing, samplers)
 
 
 def _patched(model: DiffusionModel, patch: Callable) -> Sampler:
@@ -135,7 +135,7 @@ def _patched(model: DiffusionModel, patch: Callable) -> Sampler:
     return sample
 
 
-def _plan(
+def plan_drawing(
     prompts: pd.DataFrame, drawing: DrawingParameters, variants: Sequence[tuple[str, Sampler, str]]
 ) -> KeyedPlan:
     """Shards of every variant and benchmark; another benchmark leaves those of the others alone.

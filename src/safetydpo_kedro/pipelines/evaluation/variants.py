@@ -9,7 +9,7 @@ from kedro.pipeline import Node, Pipeline
 
 from safetydpo_kedro.datasets.freshness import is_parameter
 from safetydpo_kedro.pipelines.evaluation import baselines, drawing, judging
-from safetydpo_kedro.settings import EDITED, EXPERTS, GUIDED, MERGES
+from safetydpo_kedro.settings import EDITED, EXPERTS, GUIDED, HARDENED, MERGES
 
 EXTERNAL = "external"
 JUDGE_MODELS = {
@@ -20,7 +20,7 @@ OUTPUTS = ("images", "judgements", "distances")
 
 def adapter_name(variant: str) -> str | None:
     """Catalog entry of a variant's LoRA, None for one that has none."""
-    if variant in EXPERTS:
+    if variant in (*EXPERTS, HARDENED):
         return f"{variant}_expert"
     if variant in MERGES:
         return variant if variant.endswith("_merge") else f"{variant}_merge"

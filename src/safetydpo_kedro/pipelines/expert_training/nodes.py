@@ -34,6 +34,7 @@ def train_safety_expert(
     categories: list[str],
     noise: NoiseParameters,
     parameters: ExpertTrainingParameters,
+    name: str | None = None,
 ) -> Iterator[tuple[LoraAdapter, pd.DataFrame, tuple[dict[str, Tensor], dict[str, Any]]]]:
     """Train an expert on the pairs of its categories; preserve what belongs to the others.
 
@@ -47,6 +48,7 @@ def train_safety_expert(
         categories: the categories that the expert is to forget.
         noise: draws and caption dropout.
         parameters: of the training.
+        name: of the expert; None: its category, or ``all_single``.
 
     Yields:
         The expert, its training history, and the images drawn on the way with their prompts.
@@ -61,7 +63,7 @@ def train_safety_expert(
     from safetydpo_kedro.preference.trainer import TrainingRun, train_expert
     from safetydpo_kedro.tracking import step_logger
 
-    name = categories[0] if len(categories) == 1 else "all_single"
+    name = name or (categories[0] if len(categories) == 1 else "all_single")
     scores = ReferenceScores.from_tensors(reference_scores)
     if foundation is not None and scores.draws:
         logger.info("%s is trained on top of another adapter: its reference is not scored", name)

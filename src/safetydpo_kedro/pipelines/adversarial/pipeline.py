@@ -1,0 +1,104 @@
+"""Goals → adversarial prompts against each victim → images, judged → success of attacks."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Node, Pipeline
+
+from safetydpo_kedro.pipelines.adversarial import goals, reports, searching
+from safetydpo_kedro.pipelines.adversarial.variants import (
+    GOALS,
+    TRANSFERABLE,
+    create_attack_pipeline,
+)
+from safetydpo_kedro.pipelines.evaluation.pipeline import prompts_node
+from safetydpo_kedro.pipelines.evaluation.variants import EXTERNAL
+from safetydpo_kedro.settings import ATTACKED
+
+VICTIMS = (*ATTACKED, EXTERNAL)
+
+
+def create_search_pipeline() -> Pipeline:
+    """What attackers want, and the attacks that see no victim."""
+    return Pipeline(
+        [
+            prompts_node(),
+            Node(
+                goals.draw_goals,
+                {
+                    "base_model": "base_model",
+                    "evaluation_prompts": "evaluation_prompts",
+                    "parameters": "params:adversarial.goals",
+                    "drawing": "params:evaluation.drawing",
+                },
+                GOALS,
+                name="draw_goals",
+                tags=["gpu"],
+            ),
+            transferable_node(GOALS, TRANSFERABLE, "search_transferable"),
+        ]
+    )
+
+
+def transferable_node(goals: str, found: str, name: str) -> Node:
+    """The node that searches without a victim."""
+    return Node(
+        searching.search_transferable,
+        {
+            "base_model": "base_model",
+            "goals": goals,
+            "train_pairs": "train_pairs",
+            "parameters": "params:adversarial.search",
+            "drawing": "params:evaluation.drawing",
+        },
+        found,
+        name=name,
+        tags=["gpu"],
+    )
+
+
+def create_report_pipeline() -> Pipeline:
+    """Tables, chart and grid over all victims."""
+    return Pipeline(
+        [
+            Node(
+                reports.collect_prompts,
+                {
+                    "transferable": TRANSFERABLE,
+                    **{name: f"{name}_adversarial_prompts" for name in VICTIMS},
+                },
+                "adversarial_prompts",
+                name="collect_prompts",
+            ),
+            Node(
+                reports.collect_attacked,
+                {
+                    "verdicts": "params:evaluation.verdicts",
+                    **{name: f"{name}_adversarial_judgements" for name in VICTIMS},
+                },
+                "adversarial_scores",
+                name="collect_attacked",
+            ),
+            Node(
+                reports.report_attacks,
+                ["adversarial_scores", "adversarial_prompts", "params:evaluation.bootstrap"],
+                ["attack_table", "attack_table_markdown", "attack_success"],
+                name="report_attacks",
+            ),
+            Node(
+                reports.show_attacks,
+                {
+                    "adversarial_scores": "adversarial_scores",
+                    "grid": "params:evaluation.grid",
+                    **{name: f"{name}_adversarial_images" for name in VICTIMS},
+                },
+                "attack_grid",
+                name="show_attacks",
+            ),
+        ]
+    )
+
+
+def create_pipeline(**kwargs) -> Pipeline:
+    """``kedro run --pipelines adversarial``, after ``evaluation``."""
+    victims = (create_attack_pipeline(name) for name in VICTIMS)
+    return sum(victims, create_search_pipeline()) + create_report_pipeline()
