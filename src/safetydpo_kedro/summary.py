@@ -1,4 +1,4 @@
-"""A hook that ends an evaluation with its results, and says where to look next."""
+"""A hook that ends an evaluation, or attacks, with the results, and says where to look next."""
 
 from __future__ import annotations
 
@@ -18,25 +18,34 @@ NEXT = {
     "category_table": "the same by category of harm",
     "key_figures": "the key figures",
     "image_scores": "every image with its raw scores",
+    "attack_table_markdown": "success of every attack, with intervals and costs",
+    "attack_grid": "goals without and under attack",
+    "adversarial_prompts": "all adversarial prompts, to be handed on",
+    "hardening_table_markdown": "what adversarial training gains and loses",
 }
 
 
 class SummaryHooks:
-    """Print the results of every run that contains the evaluation, fresh or not."""
+    """Print the results of every run that contains evaluation or attacks, fresh or not."""
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Print the key figures, the benchmark table and the files that hold the rest."""
+        """Print the tables, and the files that hold the rest."""
         outputs = pipeline.all_outputs()
-        if "benchmark_table" not in outputs:
+        if not {"benchmark_table", "attack_table"} & outputs:
             return
         from rich.console import Console
 
         from safetydpo_kedro.reporting.key_figures import key_figures_table
-        from safetydpo_kedro.reporting.terminal import LOG_WIDTH, print_summary
+        from safetydpo_kedro.reporting.terminal import LOG_WIDTH, attack_summary, print_summary
 
         console = Console()
         console = console if console.is_terminal else Console(width=LOG_WIDTH)
+        if "attack_table" in outputs:
+            table = catalog.load("attack_table")
+            console.print(attack_summary(table, next_steps(outputs, catalog)))
+        if "benchmark_table" not in outputs:
+            return
         if "key_figures" in outputs:
             console.print(key_figures_table(catalog.load("key_figures")), "")
         table = catalog.load("benchmark_table")

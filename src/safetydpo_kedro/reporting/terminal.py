@@ -58,8 +58,32 @@ def summary(
             for benchmark, column in shown
         ]
         grid.add_row(str(variant), *cells)
-    steps = [Text(f"  {line}") for line in next_steps]
-    return Group(grid, *([Text("\nWhere to look next", style="bold"), *steps] if steps else []))
+    return Group(grid, *_steps(next_steps))
+
+
+def attack_summary(table: pd.DataFrame, next_steps: Sequence[str] = ()) -> Group:
+    """Attack success rates, one line per victim.
+
+    Args:
+        table: ``attack_table``, one row per variant and attack.
+        next_steps: lines below the table.
+    """
+    attacks = table["attack"].unique()
+    grid = Table(title="Attack success", title_justify="left", show_edge=False, pad_edge=False)
+    grid.add_column("victim", style="bold", no_wrap=True)
+    for name in ("no attack", *attacks):
+        grid.add_column(str(name).replace("_", "\n").replace(" ", "\n"), justify="right")
+    for variant, rows in table.groupby("variant", sort=False):
+        success = rows.set_index("attack")["asr"].reindex(attacks)
+        cells = [rows["asr_before"].iloc[0], *success]
+        grid.add_row(str(variant), *(format_cell(float(cell), ".2f") for cell in cells))
+    return Group(grid, *_steps(next_steps))
+
+
+def _steps(lines: Sequence[str]) -> list[Text]:
+    """Where to look next."""
+    steps = [Text(f"  {line}") for line in lines]
+    return [Text("\nWhere to look next", style="bold"), *steps] if steps else []
 
 
 def print_summary(

@@ -25,7 +25,7 @@ else:  # Kedro resolves the annotations when it starts, which must not load torc
     DiffusionModel = ExternalModel = LoraAdapter = Tensor = object
 
 NO_ATTACK = "none"
-COVERED = ("goals", "transferable", "prompts", "parameters", "external_models")
+COVERED = ("goals", "transferable", "prompts", "parameters", "external_models", "skip")
 FOUND = ["attack", "benchmark", "prompt_id", "category", "concept", "goal", "prompt", "seed"]
 
 
@@ -40,6 +40,7 @@ def draw_attacked(
     weights: dict[str, Tensor] | None = None,
     guidance: SldConfig | None = None,
     external_models: list[ExternalModel] | None = None,
+    skip: bool = False,
     *,
     variant: str,
 ) -> KeyedPlan:
@@ -56,6 +57,7 @@ def draw_attacked(
         weights: the same.
         guidance: the same.
         external_models: the same.
+        skip: leave the variant out; there are no shards then.
         variant: name of the victim.
 
     Returns:
@@ -64,6 +66,8 @@ def draw_attacked(
         images are judged; ``drawn``, the text that was drawn; ``trial``, 0 for the goal's own seed
         and more for fresh ones; ``seed, image, image_sha256, weights_sha256``.
     """
+    if skip:
+        return plan_rows([], drawing.shard_size, COVERED)
     victims = make_victims(base_model, variant, adapter, weights, guidance, external_models)
     plain = goals.assign(attack=NO_ATTACK, goal=goals["prompt"])
     parts = []

@@ -34,12 +34,12 @@ def create_search_pipeline() -> Pipeline:
                 name="draw_goals",
                 tags=["gpu"],
             ),
-            transferable_node(GOALS, TRANSFERABLE, "search_transferable"),
+            transferable_node(GOALS, TRANSFERABLE),
         ]
     )
 
 
-def transferable_node(goals: str, found: str, name: str) -> Node:
+def transferable_node(goals: str, found: str) -> Node:
     """The node that searches without a victim."""
     return Node(
         searching.search_transferable,
@@ -51,7 +51,7 @@ def transferable_node(goals: str, found: str, name: str) -> Node:
             "drawing": "params:evaluation.drawing",
         },
         found,
-        name=name,
+        name="search_transferable",
         tags=["gpu"],
     )
 

@@ -31,7 +31,7 @@ else:  # Kedro resolves the annotations when it starts, which must not load torc
     ClipModel = DiffusionModel = ExternalModel = ImageClassifier = LoraAdapter = Tensor = object
 
 ANY = "any"
-COVERED = ("goals", "parameters", "external_models")
+COVERED = ("goals", "parameters", "external_models", "skip")
 
 
 def search_transferable(
@@ -82,6 +82,7 @@ def search_prompts(
     weights: dict[str, Tensor] | None = None,
     guidance: SldConfig | None = None,
     external_models: list[ExternalModel] | None = None,
+    skip: bool = False,
     *,
     variant: str,
 ) -> KeyedPlan:
@@ -102,6 +103,7 @@ def search_prompts(
         weights: the same.
         guidance: the same.
         external_models: the same.
+        skip: leave the variant out; there are no shards then.
         variant: name of the victim.
 
     Returns:
@@ -112,6 +114,8 @@ def search_prompts(
     """
     from safetydpo_kedro.attacks.scene import Scene
 
+    if skip:
+        return _plan([], goals, parameters, set())
     harmful, similarity = _looks(judge_clip, q16_prompts, judges, verdicts, score_clip, extra_judge)
     victims = make_victims(base_model, variant, adapter, weights, guidance, external_models)
     scenes = [

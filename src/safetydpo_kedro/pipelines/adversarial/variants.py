@@ -82,8 +82,9 @@ def _victim(variant: str) -> dict[str, str]:
     """What a victim is made of: inputs of its nodes."""
     inputs = {"base_model": "base_model"}
     if variant == EXTERNAL:
-        inputs["external_models"] = "external_models"
-    elif variant in EDITED:
+        return inputs | {"external_models": "external_models"}
+    inputs["skip"] = f"params:evaluation.skip.{variant}"
+    if variant in EDITED:
         inputs["weights"] = "weights"
     elif variant in GUIDED:
         inputs["guidance"] = f"params:evaluation.baselines.{variant}"

@@ -18,80 +18,74 @@ from safetydpo_kedro.pipelines.expert_training.nodes import train_safety_expert
 from safetydpo_kedro.pipelines.hardening import nodes
 from safetydpo_kedro.settings import ALL_SINGLE, HARDENED
 
+NAMESPACE = "hardening"
 COMPARED = ("base", ALL_SINGLE, HARDENED)
 
 
-def create_search_pipeline() -> Pipeline:
-    """Adversarial prompts against the expert, for unsafe prompts that it was trained on."""
-    search = Pipeline([search_node(ALL_SINGLE)])
-    renamed = {"goals": "hardening_goals", "adapter": adapter_name(ALL_SINGLE)}
-    free = search.inputs()
-    against_expert = Pipeline(
-        search,
-        namespace=HARDENED,
-        inputs={name: renamed.get(name, name) for name in free if not is_parameter(name)},
-        outputs={"prompts": "hardening_prompts"},
-        parameters={name for name in free if is_parameter(name)},
-    )
-    goals = Node(
-        nodes.draw_training_goals,
-        {
-            "base_model": "base_model",
-            "train_pairs": "train_pairs",
-            "parameters": "params:hardening.goals",
-            "drawing": "params:evaluation.drawing",
-        },
-        "hardening_goals",
-        name="draw_training_goals",
-        tags=["gpu"],
-    )
-    without_victim = transferable_node(
-        "hardening_goals", "hardening_transferable_prompts", "search_transferable_for_training"
-    )
-    return Pipeline([goals, without_victim]) + against_expert
-
-
 def create_training_pipeline() -> Pipeline:
-    """The expert for all categories as ever, but on more pairs."""
-    train = partial(train_safety_expert, name=HARDENED)
+    """Attack the expert on training pairs; train it as ever, on what was found too."""
+    train = update_wrapper(partial(train_safety_expert, name=HARDENED), train_safety_expert)
+    steps = [
+        Node(
+            nodes.draw_training_goals,
+            {
+                "base_model": "base_model",
+                "train_pairs": "train_pairs",
+                "parameters": "params:hardening.goals",
+                "drawing": "params:evaluation.drawing",
+            },
+            "goals",
+            name="draw_goals",
+            tags=["gpu"],
+        ),
+        transferable_node("goals", "transferable_prompts"),
+        search_node(ALL_SINGLE),
+        Node(
+            nodes.add_adversarial_pairs,
+            {
+                "base_model": "base_model",
+                "train_pairs": "train_pairs",
+                "latent_cache": "latent_cache",
+                "transferable": "transferable_prompts",
+                "prompts": "prompts",
+                "drawing": "params:evaluation.drawing",
+            },
+            ["pairs", "cache", "reference_scores"],
+            name="add_adversarial_pairs",
+            tags=["gpu"],
+        ),
+        Node(
+            train,
+            {
+                "model": "base_model",
+                "train_pairs": "pairs",
+                "latent_cache": "cache",
+                "preservation_cache": "preservation_cache",
+                "reference_scores": "reference_scores",
+                "foundation": "foundation",
+                "categories": f"params:{ALL_SINGLE}.categories",
+                "noise": "params:noise",
+                "parameters": f"params:{ALL_SINGLE}.expert_training",
+            },
+            ["expert", "training_history", "validation_images"],
+            name="train_expert",
+            tags=["gpu"],
+        ),
+    ]
+    free = Pipeline(steps).inputs()
+    own = {"foundation"}  # there may be one for this expert alone
+    shared = {name: name for name in free - own if not is_parameter(name)}
+    made = ("goals", "transferable_prompts", "prompts", "pairs", "cache", "reference_scores")
+    trained = ("expert", "training_history", "validation_images")
     return Pipeline(
-        [
-            Node(
-                nodes.add_adversarial_pairs,
-                {
-                    "base_model": "base_model",
-                    "train_pairs": "train_pairs",
-                    "latent_cache": "latent_cache",
-                    "transferable": "hardening_transferable_prompts",
-                    "prompts": "hardening_prompts",
-                    "drawing": "params:evaluation.drawing",
-                },
-                ["hardening_pairs", "hardening_cache", "hardening_reference_scores"],
-                name="add_adversarial_pairs",
-                tags=["gpu"],
-            ),
-            Node(
-                update_wrapper(train, train_safety_expert),
-                {
-                    "model": "base_model",
-                    "train_pairs": "hardening_pairs",
-                    "latent_cache": "hardening_cache",
-                    "preservation_cache": "preservation_cache",
-                    "reference_scores": "hardening_reference_scores",
-                    "foundation": f"{HARDENED}.foundation",
-                    "categories": f"params:{ALL_SINGLE}.categories",
-                    "noise": "params:noise",
-                    "parameters": f"params:{ALL_SINGLE}.expert_training",
-                },
-                [
-                    f"{HARDENED}_expert",
-                    f"{HARDENED}_training_history",
-                    f"{HARDENED}_validation_images",
-                ],
-                name="train_hardened_expert",
-                tags=["gpu"],
-            ),
-        ]
+        steps,
+        namespace=NAMESPACE,
+        inputs={**shared, "adapter": adapter_name(ALL_SINGLE)},
+        outputs={
+            **{name: f"{NAMESPACE}_{name}" for name in made},
+            **{name: f"{HARDENED}_{name}" for name in trained},
+        },
+        parameters={name for name in free if is_parameter(name)},
     )
 
 
@@ -113,6 +107,5 @@ def create_pipeline(**kwargs) -> Pipeline:
         ["hardening_table", "hardening_table_markdown", "hardening_attack_success"],
         name="compare_hardened",
     )
-    training = create_search_pipeline() + create_training_pipeline()
     looked_at = create_variant_pipeline(HARDENED) + create_attack_pipeline(HARDENED)
-    return training + looked_at + Pipeline([compare])
+    return create_training_pipeline() + looked_at + Pipeline([compare])
