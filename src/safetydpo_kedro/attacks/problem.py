@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ class Problem:
         self.spent.images += self.images_each * len(words)
         return self.worth(self.template.fill(words)).float().cpu()
 
-    @property
+    @cached_property
     def allowed_table(self) -> Tensor:
         """Embeddings of the allowed words, ``[W, width]``."""
         return self._table[self.allowed]
