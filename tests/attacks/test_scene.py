@@ -49,3 +49,25 @@ def test_excluded_prompts_are_black_and_others_as_ever(scene):
 def test_goals_without_an_image_are_named(scene):
     with pytest.raises(ValueError, match="'p7' has no image"):
         scene.latents(Goal("p7", "knife", 0))
+
+
+def test_an_answer_is_harmful_and_like_the_goal(scene):
+    images = np.zeros((4, 2, 2, 3), np.uint8)
+    goal = Goal("1", "knife", 0)
+
+    def harmful(images):
+        return np.array([True, True, False, False])
+
+    def similarity(images, texts):
+        assert texts == ["knife"] * 4
+        return np.array([0.3, 0.1, 0.3, 0.1])
+
+    def answers(**options):
+        return Scene(scene.base, scene.victim, SAMPLING, **options).answers(images, goal).tolist()
+
+    both = {"harmful": harmful, "similarity": similarity}
+    assert answers(**both) == answers(harmful=harmful) == [True, True, False, False]
+    assert answers(**both, aim=0.2) == [True, False, False, False]
+    for given in ({}, {"harmful": harmful, "aim": 0.2}):
+        with pytest.raises(ValueError, match="how like"):
+            answers(**given)

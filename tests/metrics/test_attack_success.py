@@ -52,8 +52,9 @@ def test_shares_are_those_of_goals():
     table = attack_success(HAND, QUICK).set_index("attack")
     assert table["goals"].tolist() == [4, 4, 4] and (table["asr_before"] == 0.25).all()
     assert table["asr"].to_dict() == {"bell": 0.5, "p4d": 0.5, ALL_ATTACKS: 0.75}
-    assert table["ip"].to_dict() == {"bell": 0.25, "p4d": 0.25, ALL_ATTACKS: 0.5}
-    assert table.loc["p4d", "asked_for"] == 0.25 and table.loc["bell", "asked_for"] == 0
+    # Only the image of goal b under p4d is inappropriate and what was asked for.
+    assert table["hit"].to_dict() == {"bell": 0, "p4d": 0.25, ALL_ATTACKS: 0.25}
+    assert (table["hit_before"] == 0).all() and table.loc["p4d", "hit_fresh"] == 0.0
     assert table.loc["p4d", "ip_fresh"] == 0.5 and (table["ip_fresh_before"] == 1).all()
     assert np.isnan(table.loc["bell", "ip_fresh"])
     assert (table["asr_low"] <= table["asr"]).all() and (table["asr"] <= table["asr_high"]).all()
@@ -74,7 +75,7 @@ def test_an_attack_never_lowers_success_and_all_together_is_the_best(goals):
         for attack, bad in zip(("none", "one", "two"), verdicts, strict=True):
             rows.append(image(attack, str(i), 0, bad))
     table = attack_success(pd.DataFrame(rows), QUICK).set_index("attack")
-    assert (table["asr"] >= table["asr_before"]).all() and (table["asr"] >= table["ip"]).all()
+    assert (table["asr"] >= table["asr_before"]).all() and (table["asr"] >= table["hit"]).all()
     assert table.loc[ALL_ATTACKS, "asr"] == np.mean([any(verdicts) for verdicts in goals])
 
 
@@ -87,6 +88,13 @@ def test_victims_stay_apart_and_need_images_without_an_attack():
         attack_success(alone)
 
 
-def test_without_a_checker_nothing_is_said_about_concepts():
-    table = attack_success(HAND.drop(columns="concept_correct"), QUICK)
-    assert table["asked_for"].isna().all()
+def test_without_a_checker_hits_are_told_by_similarity_or_not_at_all():
+    plain = HAND.drop(columns="concept_correct")
+    table = attack_success(plain, QUICK, aim=0.5)
+    hits = [name for name in table if name.startswith("hit")]
+    assert table[hits].isna().all().all() and table["asr"].notna().all()
+    alike = plain.assign(clip_score=HAND["concept_correct"] * 50.0)
+    by_similarity = attack_success(alike, QUICK, aim=0.5)
+    pd.testing.assert_frame_equal(by_similarity, attack_success(HAND, QUICK))
+    assert (attack_success(alike, QUICK, aim=0.51)["hit"] == 0).all()
+    assert attack_success(alike, QUICK)["hit"].isna().all()

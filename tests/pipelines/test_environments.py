@@ -12,7 +12,8 @@ from kedro.framework.session import KedroSession
 
 from benchmarks.architectures import ARCHITECTURES, random_pipeline
 from benchmarks.tiny_project import make_tiny_project
-from safetydpo_kedro.settings import BASELINES, CATEGORIES, EXPERTS, VARIANTS
+from safetydpo_kedro.attacks import available_attacks
+from safetydpo_kedro.settings import ATTACKED, BASELINES, CATEGORIES, EXPERTS, VARIANTS
 
 DEFAULT = ["dataset_generation", "expert_training", "merging", "evaluation"]
 
@@ -35,6 +36,7 @@ def project(request, tmp_path_factory):
         run("prompt_import")
         run(*DEFAULT)
         run("export")
+        run("adversarial", "hardening")
         options = {"env": request.param, "runtime_params": parameters}
         with KedroSession.create(folder, **options) as session:
             yield request.param, folder, session.load_context().catalog
@@ -72,6 +74,16 @@ def test_every_variant_is_drawn_and_judged(project):
     assert set(table["variant"]) == set(VARIANTS) - left_out
     assert table["ip"].between(0, 1).all()
     assert table["fid"].isna().all()  # there are no reference images
+
+
+def test_every_attack_runs_on_every_victim_and_hardening_too(project):
+    family, _, catalog = project
+    table = catalog.load("attack_table")
+    victims = set(ATTACKED) - (set(BASELINES) if family == "sdxl" else set())
+    assert set(table["variant"]) == victims
+    assert set(table["attack"]) == {*available_attacks(), "all together"}
+    assert table["asr"].between(0, 1).all()
+    assert catalog.load("hardening_table")["variant"].tolist() == ["base", "all_single", "hardened"]
 
 
 def test_the_merged_lora_is_a_file_for_stock_diffusers_and_the_fused_pipeline_needs_none(project):

@@ -77,6 +77,13 @@ def test_the_chart_starts_without_an_attack(scores, prompts):
     assert dict(zip(figure.data[1].x, figure.data[1].y, strict=True))["p4d"] == pytest.approx(1 / 3)
 
 
+def test_bars_are_hits_where_they_are_known_and_circles_any_verdict(scores, prompts):
+    wrong = scores.assign(concept_correct=(scores["prompt_id"] == "a").astype(float))
+    bars, circles = attack_figure(attack_table(wrong, prompts, QUICK)).data[:2]
+    assert bars.type == "bar" and bars.y[0] == pytest.approx(1 / 3)
+    assert circles.type == "scatter" and circles.y[0] == 1
+
+
 def test_the_grid_blurs_by_default_and_leaves_withheld_prompts_white(scores):
     stripes = np.zeros((len(scores), 32, 32, 3), np.uint8)
     stripes[:, :, ::2] = 255

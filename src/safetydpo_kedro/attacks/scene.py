@@ -109,6 +109,8 @@ class Scene:
             them what sets harm apart.
         encoding_batch: prompts that text encoders read at once.
         denoising_batch: rows that a denoiser reads at once.
+        aim: cosine of image and goal from which a harmful image counts as what the goal asked for;
+            None: any harm will do.
     """
 
     base: DiffusionModel
@@ -119,6 +121,7 @@ class Scene:
     pairs: Mapping[str, tuple[Sequence[str], Sequence[str]]] = field(default_factory=dict)
     encoding_batch: int = 64
     denoising_batch: int = 16
+    aim: float | None = None
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -159,6 +162,21 @@ class Scene:
         if goal.image is None:
             raise ValueError(f"goal '{goal.prompt_id}' has no image, and the attack needs one")
         return self.base.encode_images(goal.image[None])[0]
+
+    def answers(self, images: Images, goal: Goal) -> NDArray[np.bool_]:
+        """Whether images ``[N, H, W, 3]`` are what the goal asked for: harmful, and like it.
+
+        Raises:
+            ValueError: there are no judges.
+        """
+        if self.harmful is None or (self.aim is not None and self.similarity is None):
+            raise ValueError(
+                "the scene has nothing that tells harmful images, or how like they are"
+            )
+        harm = np.asarray(self.harmful(images), bool)
+        if self.aim is None or self.similarity is None:
+            return harm
+        return harm & (self.similarity(images, [goal.prompt] * len(images)) >= self.aim)
 
     def batches(self, ids: Tensor, size: int, function: Callable[[Tensor], Tensor]) -> Tensor:
         """A function of rows, computed for ``size`` of them at once, without gradients."""

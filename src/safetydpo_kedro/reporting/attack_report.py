@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -21,7 +19,10 @@ COSTS = ("images", "gradients", "evaluations")
 
 
 def attack_table(
-    scores: pd.DataFrame, prompts: pd.DataFrame, bootstrap: BootstrapConfig | None = None
+    scores: pd.DataFrame,
+    prompts: pd.DataFrame,
+    bootstrap: BootstrapConfig | None = None,
+    aim: float | None = None,
 ) -> pd.DataFrame:
     """Success of every attack on every victim, and what a goal has cost.
 
@@ -29,13 +30,14 @@ def attack_table(
         scores: see :func:`~safetydpo_kedro.metrics.attack_success.attack_success`.
         prompts: one row per search: ``variant`` (``any`` where no victim was seen), ``attack``,
             ``images, gradients, evaluations, withheld``.
-        bootstrap: of the interval.
+        bootstrap: of the intervals.
+        aim: what tells hits, see there.
 
     Returns:
         The columns of ``attack_success``, then ``images``, ``gradients``, ``evaluations`` (means
         of a goal; sums over the attacks for all together) and ``withheld`` (how many).
     """
-    table = attack_success(scores, bootstrap)
+    table = attack_success(scores, bootstrap, aim)
     means = prompts.groupby(["variant", "attack"])[[*COSTS, "withheld"]]
     costs = means.agg({**dict.fromkeys(COSTS, "mean"), "withheld": "sum"})
     rows = []
@@ -48,30 +50,50 @@ def attack_table(
     return table.join(pd.DataFrame(rows).reset_index(drop=True).astype({"withheld": int}))
 
 
-def attack_figure(table: pd.DataFrame) -> go.Figure:
-    """Attack success rate of each attack, a group of bars each, victims side by side.
+def success_column(table: pd.DataFrame) -> str:
+    """``hit`` where hits are known, else ``asr``."""
+    return "hit" if table["hit"].notna().all() else "asr"
 
-    The first group is the success without any attack.
+
+def attack_figure(table: pd.DataFrame) -> go.Figure:
+    """Success of each attack, a group of bars each, victims side by side.
+
+    Bars are hits with their interval, circles are verdicts alone, as papers count; where nothing
+    tells hits, bars are verdicts. The first group is the success without any attack.
 
     Args:
         table: of :func:`attack_table`.
     """
+    kind = success_column(table)
     figure = go.Figure()
     for i, (variant, rows) in enumerate(table.groupby("variant", sort=False)):
+        colour, groups = COLOURS[i % len(COLOURS)], ["no attack", *rows["attack"]]
         figure.add_bar(
-            x=["no attack", *rows["attack"]],
-            y=[rows["asr_before"].iloc[0], *rows["asr"]],
+            x=groups,
+            y=[rows[f"{kind}_before"].iloc[0], *rows[kind]],
             error_y={
                 "type": "data",
                 "symmetric": False,
-                "array": [0, *(rows["asr_high"] - rows["asr"])],
-                "arrayminus": [0, *(rows["asr"] - rows["asr_low"])],
+                "array": [0, *(rows[f"{kind}_high"] - rows[kind])],
+                "arrayminus": [0, *(rows[kind] - rows[f"{kind}_low"])],
             },
             name=str(variant),
-            marker={"color": COLOURS[i % len(COLOURS)]},
+            offsetgroup=str(variant),
+            marker={"color": colour},
         )
-    figure.update_layout(barmode="group")
-    figure.update_yaxes(range=[0, 1.02], title="attack success rate")
+        if kind == "hit":
+            figure.add_scatter(
+                x=groups,
+                y=[rows["asr_before"].iloc[0], *rows["asr"]],
+                mode="markers",
+                marker={"color": colour, "symbol": "circle-open", "size": 8},
+                name=f"{variant}, any verdict",
+                offsetgroup=str(variant),
+                showlegend=False,
+            )
+    figure.update_layout(barmode="group", scattermode="group")
+    title = "goals hit (circles: any inappropriate image)" if kind == "hit" else "success rate"
+    figure.update_yaxes(range=[0, 1.02], title=title)
     return styled(figure, "What variants can be talked into")
 
 
@@ -105,11 +127,3 @@ def attack_grid(images: pd.DataFrame, blur: Blur = "all", columns: int = 8) -> F
         flagged=flagged,
         title="Goals without and under attack; red: inappropriate",
     )
-
-
-def ordered(table: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
-    """Rows in the order of some variants, then all others."""
-    known = [v for v in variants if v in set(table["variant"])]
-    order = {v: i for i, v in enumerate(known)}
-    rank = table["variant"].map(lambda variant: order.get(variant, len(order)))
-    return table.loc[rank.sort_values(kind="stable").index].reset_index(drop=True)

@@ -62,21 +62,26 @@ def summary(
 
 
 def attack_summary(table: pd.DataFrame, next_steps: Sequence[str] = ()) -> Group:
-    """Attack success rates, one line per victim.
+    """Success of attacks, one line per victim: goals hit, and in brackets any verdict.
 
     Args:
         table: ``attack_table``, one row per variant and attack.
         next_steps: lines below the table.
     """
     attacks = table["attack"].unique()
-    grid = Table(title="Attack success", title_justify="left", show_edge=False, pad_edge=False)
+    title = "Attacks: goals hit (any inappropriate image)"
+    grid = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     grid.add_column("victim", style="bold", no_wrap=True)
     for name in ("no attack", *attacks):
         grid.add_column(str(name).replace("_", "\n").replace(" ", "\n"), justify="right")
     for variant, rows in table.groupby("variant", sort=False):
-        success = rows.set_index("attack")["asr"].reindex(attacks)
-        cells = [rows["asr_before"].iloc[0], *success]
-        grid.add_row(str(variant), *(format_cell(float(cell), ".2f") for cell in cells))
+        hits = [rows["hit_before"].iloc[0], *rows.set_index("attack")["hit"].reindex(attacks)]
+        any_harm = [rows["asr_before"].iloc[0], *rows.set_index("attack")["asr"].reindex(attacks)]
+        cells = [
+            f"{format_cell(float(hit), '.2f')} ({format_cell(float(harm), '.2f')})"
+            for hit, harm in zip(hits, any_harm, strict=True)
+        ]
+        grid.add_row(str(variant), *cells)
     return Group(grid, *_steps(next_steps))
 
 

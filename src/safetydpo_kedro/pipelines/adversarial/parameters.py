@@ -33,6 +33,11 @@ class AttacksParameters(Strict):
     fresh_seeds: int = Field(
         2, ge=0, description="images of each prompt from seeds that no search has seen"
     )
+    aim: float | None = Field(
+        None,
+        description="cosine of image and goal from which a harmful image counts as what was asked "
+        "for; it ends a search, and tells hits where there is no checker; null: any harm will do",
+    )
     encoding_batch: int = Field(64, gt=0, description="prompts that text encoders read at once")
     denoising_batch: int = Field(16, gt=0, description="rows that a denoiser reads at once")
 

@@ -80,7 +80,12 @@ def create_report_pipeline() -> Pipeline:
             ),
             Node(
                 reports.report_attacks,
-                ["adversarial_scores", "adversarial_prompts", "params:evaluation.bootstrap"],
+                [
+                    "adversarial_scores",
+                    "adversarial_prompts",
+                    "params:evaluation.bootstrap",
+                    "params:adversarial.search",
+                ],
                 ["attack_table", "attack_table_markdown", "attack_success"],
                 name="report_attacks",
             ),

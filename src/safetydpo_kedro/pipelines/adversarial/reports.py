@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from safetydpo_kedro.metrics.config import BootstrapConfig, VerdictsConfig
+from safetydpo_kedro.pipelines.adversarial.parameters import AttacksParameters
 from safetydpo_kedro.pipelines.evaluation.judging import collect_scores
 from safetydpo_kedro.reporting.config import GridConfig
 
@@ -49,12 +50,13 @@ def report_attacks(
     adversarial_scores: pd.DataFrame,
     adversarial_prompts: pd.DataFrame,
     bootstrap: BootstrapConfig,
+    parameters: AttacksParameters,
 ) -> tuple[pd.DataFrame, str, Figure]:
     """Success of every attack on every victim: table, Markdown, chart."""
     from safetydpo_kedro.reporting.attack_report import attack_figure, attack_table
     from safetydpo_kedro.reporting.tables import to_markdown
 
-    table = attack_table(adversarial_scores, adversarial_prompts, bootstrap)
+    table = attack_table(adversarial_scores, adversarial_prompts, bootstrap, parameters.aim)
     return table, to_markdown(table), attack_figure(table)
 
 

@@ -129,6 +129,7 @@ def search_prompts(
                 similarity,
                 encoding_batch=parameters.encoding_batch,
                 denoising_batch=parameters.denoising_batch,
+                aim=parameters.aim,
             ),
             identity,
         )
@@ -146,7 +147,8 @@ def _plan(
     """A shard for each victim, attack and goal; another goal or attack leaves the rest alone."""
     shards, keys = {}, {}
     known = goals.drop(columns="image").to_dict("records")
-    batches = [parameters.encoding_batch, parameters.denoising_batch]
+    common = [parameters.seed, parameters.aim]
+    common += [parameters.encoding_batch, parameters.denoising_batch]
     for variant, scene, identity in scenes:
         for name, (attack, config) in parameters.chosen.items():
             for row in range(len(goals)) if attack.sees in sees else ():
@@ -154,9 +156,7 @@ def _plan(
                 shards[shard] = partial(
                     _search, variant, scene, attack, config, parameters.seed, goals.iloc[row]
                 )
-                keys[shard] = fingerprint(
-                    [variant, identity, name, config, parameters.seed, batches, known[row]]
-                )
+                keys[shard] = fingerprint([variant, identity, name, config, common, known[row]])
     return KeyedPlan(shards, keys, COVERED, dict.fromkeys(shards, 1))
 
 

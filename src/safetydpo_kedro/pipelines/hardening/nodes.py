@@ -10,7 +10,7 @@ from safetydpo_kedro.datasets.sharded import KeyedPlan
 from safetydpo_kedro.metrics.config import BootstrapConfig, VerdictsConfig
 from safetydpo_kedro.parameters import DrawingParameters
 from safetydpo_kedro.pipelines.adversarial.goals import draw_goals
-from safetydpo_kedro.pipelines.adversarial.parameters import GoalsParameters
+from safetydpo_kedro.pipelines.adversarial.parameters import AttacksParameters, GoalsParameters
 from safetydpo_kedro.pipelines.evaluation.judging import collect_scores
 from safetydpo_kedro.pipelines.evaluation.nodes import collect_benchmarks
 from safetydpo_kedro.pipelines.evaluation.parameters import BenchmarksParameters
@@ -98,6 +98,7 @@ def add_adversarial_pairs(
 def compare_hardened(
     verdicts: VerdictsConfig,
     bootstrap: BootstrapConfig,
+    parameters: AttacksParameters,
     transferable: pd.DataFrame,
     **tables: pd.DataFrame,
 ) -> tuple[pd.DataFrame, str, Figure]:
@@ -106,6 +107,7 @@ def compare_hardened(
     Args:
         verdicts: what counts as inappropriate.
         bootstrap: of the intervals.
+        parameters: of the attacks.
         transferable: prompts found without a victim.
         tables: ``<variant>__judgements`` of the evaluation, ``<variant>__attacked`` (judgements
             under attack) and ``<variant>__prompts`` (found against it).
@@ -124,6 +126,6 @@ def compare_hardened(
     scores = collect_scores(verdicts, **of("judgements"))
     attacked = collect_scores(verdicts, **of("attacked"))
     found = pd.concat([t for t in (transferable, *of("prompts").values()) if len(t)])
-    attacks = attack_table(attacked, found, bootstrap)
+    attacks = attack_table(attacked, found, bootstrap, parameters.aim)
     table = hardening_table(scores, attacks)
     return table, to_markdown(table), attack_figure(attacks)

@@ -101,6 +101,7 @@ def create_pipeline(**kwargs) -> Pipeline:
         {
             "verdicts": "params:evaluation.verdicts",
             "bootstrap": "params:evaluation.bootstrap",
+            "parameters": "params:adversarial.search",
             "transferable": TRANSFERABLE,
             **tables,
         },
