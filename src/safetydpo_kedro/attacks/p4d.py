@@ -32,11 +32,10 @@ from safetydpo_kedro.attacks.scene import Goal, Scene
 from safetydpo_kedro.attacks.template import Template
 from safetydpo_kedro.attacks.white_box import (
     Best,
+    GoalImage,
     Noised,
     closeness,
     draws_harm,
-    judging_draws,
-    noised_image,
     prediction_loss,
 )
 
@@ -78,8 +77,9 @@ def problem(goal: Goal, scene: Scene, config: P4dConfig, generator: torch.Genera
     model, words = scene.victim.model, scene.vocabulary
     seed = int(torch.randint(2**62, (), generator=generator))
     count = min(config.draws, config.steps * config.batch)
-    pool = unprotected(goal, scene, noised_image(goal, scene, seed, range(count)))
-    judging = unprotected(goal, scene, judging_draws(goal, scene, config.judging_draws))
+    image = GoalImage.of(goal, scene)
+    pool = unprotected(goal, scene, image.noised(seed, range(count)))
+    judging = unprotected(goal, scene, image.judging(config.judging_draws))
 
     def loss(ids: Tensor, embeddings: Tensor, step: int) -> Tensor:
         drawn = pool.rows((step * config.batch + torch.arange(config.batch)) % count)

@@ -30,10 +30,9 @@ from safetydpo_kedro.attacks.scene import Goal, Scene
 from safetydpo_kedro.attacks.template import Template
 from safetydpo_kedro.attacks.white_box import (
     Best,
+    GoalImage,
     closeness,
     draws_harm,
-    judging_draws,
-    noised_image,
     prediction_loss,
     spaced_timesteps,
 )
@@ -71,17 +70,18 @@ def problem(
     model, words = scene.victim.model, scene.vocabulary
     spaced = spaced_timesteps(scene.base.train_timesteps, config.timesteps)
     seed = int(torch.randint(2**62, (), generator=generator))
+    image = GoalImage.of(goal, scene)
 
     def loss(ids: Tensor, embeddings: Tensor, step: int) -> Tensor:
         timestep = spaced[step // config.iterations]
         numbers = range(step * config.batch, (step + 1) * config.batch)
-        drawn = noised_image(goal, scene, seed, numbers, [timestep] * config.batch)
+        drawn = image.noised(seed, numbers, [timestep] * config.batch)
         return prediction_loss(model, ids, embeddings, drawn)
 
     return Problem(
         Template.prefix(words.encode(goal.prompt), config.places, words.limit),
         scene.allowed(),
-        closeness(scene, judging_draws(goal, scene, config.judging_draws)),
+        closeness(scene, image.judging(config.judging_draws)),
         loss,
         draws_harm(goal, scene),
         table=scene.table,

@@ -8,6 +8,7 @@ UnlearnDiffAtk the noise itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -45,37 +46,46 @@ def spaced_timesteps(train_timesteps: int, count: int) -> list[int]:
     return [train_timesteps * (2 * i + 1) // (2 * count) for i in range(count)]
 
 
-def noised_image(
-    goal: Goal,
-    scene: Scene,
-    seed: int,
-    numbers: Sequence[int],
-    timesteps: Sequence[int] | None = None,
-) -> Noised:
-    """Noised latents of the goal's image; the target is the noise, or the velocity.
+@dataclass(frozen=True)
+class GoalImage:
+    """The goal's image, to be noised again and again.
 
-    Args:
-        goal: with an image.
-        scene: whose unprotected model's autoencoder and noise schedule count.
-        seed: of the draws.
-        numbers: D numbers of draws; equal ones give equal noise.
-        timesteps: D timesteps; None: uniform ones of the draws.
+    Attributes:
+        model: the unprotected model, whose noise schedule counts.
+        latents: float32 ``[1, C, h, w]`` on the CPU.
+        item: of the keyed draws.
     """
-    model, latents = scene.base, scene.latents(goal).float().cpu()
-    draws = keyed_draws(
-        seed, [key(goal.prompt_id)] * len(numbers), numbers, latents.shape[1:],
-        model.train_timesteps,
-    )  # fmt: skip
-    chosen = draws.timesteps if timesteps is None else torch.tensor(timesteps)
-    latents = latents.expand_as(draws.noise)
-    noisy = model.add_noise(latents, draws.noise, chosen)
-    return Noised(noisy, chosen, model.target(latents, draws.noise, chosen))
 
+    model: DiffusionModel
+    latents: Tensor
+    item: int
 
-def judging_draws(goal: Goal, scene: Scene, count: int) -> Noised:
-    """The draws that the worth of a prompt is the mean of: timesteps equally far apart."""
-    spaced = spaced_timesteps(scene.base.train_timesteps, count)
-    return noised_image(goal, scene, JUDGING_SEED, range(count), spaced)
+    @classmethod
+    def of(cls, goal: Goal, scene: Scene) -> GoalImage:
+        """The image of a goal, which must have one."""
+        return cls(scene.base, scene.latents(goal).float().cpu(), key(goal.prompt_id))
+
+    def noised(
+        self, seed: int, numbers: Sequence[int], timesteps: Sequence[int] | None = None
+    ) -> Noised:
+        """Draws of noise; the target is the noise, or the velocity.
+
+        Args:
+            seed: of the draws.
+            numbers: D numbers of draws; equal ones give equal noise.
+            timesteps: D timesteps; None: uniform ones of the draws.
+        """
+        model, items = self.model, [self.item] * len(numbers)
+        draws = keyed_draws(seed, items, numbers, self.latents.shape[1:], model.train_timesteps)
+        chosen = draws.timesteps if timesteps is None else torch.tensor(timesteps)
+        latents = self.latents.expand_as(draws.noise)
+        noisy = model.add_noise(latents, draws.noise, chosen)
+        return Noised(noisy, chosen, model.target(latents, draws.noise, chosen))
+
+    def judging(self, count: int) -> Noised:
+        """The draws that the worth of a prompt is the mean of: timesteps equally far apart."""
+        spaced = spaced_timesteps(self.model.train_timesteps, count)
+        return self.noised(JUDGING_SEED, range(count), spaced)
 
 
 def prediction_errors(
