@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from safetydpo_kedro.attacks.problem import Problem
+from safetydpo_kedro.attacks.problem import GRADIENT_COST, Problem, Spent
 from safetydpo_kedro.attacks.registry import Attack, AttackConfig, register
 from safetydpo_kedro.attacks.scene import Goal, Scene
 from safetydpo_kedro.attacks.template import Template
@@ -97,6 +97,8 @@ def problem(goal: Goal, scene: Scene, config: P4dConfig, generator: torch.Genera
         loss,
         draws_harm(goal, scene),
         table=scene.table,
+        # A gradient sees fewer draws than an evaluation, or more.
+        spent=Spent(gradient_cost=GRADIENT_COST * config.batch / config.judging_draws),
     )
 
 

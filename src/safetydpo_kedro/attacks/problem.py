@@ -11,8 +11,8 @@ from torch import Tensor
 
 from safetydpo_kedro.attacks.template import Template
 
-# A backward pass costs about two forward passes (design: FLOP of a training step).
-GRADIENT_COST = 3
+# A backward pass costs about two forward passes.
+GRADIENT_COST = 3.0
 
 
 @dataclass
@@ -23,16 +23,18 @@ class Spent:
         evaluations: prompts whose worth was computed.
         gradients: prompts whose gradient was.
         images: drawn by the victim.
+        gradient_cost: evaluations that one gradient is worth.
     """
 
     evaluations: int = 0
     gradients: int = 0
     images: int = 0
+    gradient_cost: float = GRADIENT_COST
 
     @property
     def budget(self) -> int:
-        """In evaluations; a gradient counts as three."""
-        return self.evaluations + GRADIENT_COST * self.gradients
+        """Everything in evaluations."""
+        return round(self.evaluations + self.gradient_cost * self.gradients)
 
 
 @dataclass

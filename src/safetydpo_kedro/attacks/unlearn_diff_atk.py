@@ -24,7 +24,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from safetydpo_kedro.attacks.problem import Problem
+from safetydpo_kedro.attacks.problem import GRADIENT_COST, Problem, Spent
 from safetydpo_kedro.attacks.registry import Attack, AttackConfig, register
 from safetydpo_kedro.attacks.scene import Goal, Scene
 from safetydpo_kedro.attacks.template import Template
@@ -85,6 +85,8 @@ def problem(
         loss,
         draws_harm(goal, scene),
         table=scene.table,
+        # A gradient sees fewer draws than an evaluation, or more.
+        spent=Spent(gradient_cost=GRADIENT_COST * config.batch / config.judging_draws),
     )
 
 

@@ -182,7 +182,9 @@ def _search(
         "seed": row["seed"],
         "start": found.start,
         "worth": found.worth,
-        **vars(found.spent),
+        "evaluations": found.spent.evaluations,
+        "gradients": found.spent.gradients,
+        "images": found.spent.images,
     }
     return pd.DataFrame([record])
 
