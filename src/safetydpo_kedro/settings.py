@@ -65,5 +65,5 @@ CONFIG_LOADER_ARGS = {
     # Soft merges: an environment states only the parameters that differ from conf/base.
     "merge_strategy": {"parameters": "soft"},
     "experts": {**{category: [category] for category in CATEGORIES}, ALL_SINGLE: CATEGORIES},
-    "variants": (*VARIANTS, HARDENED),
+    "variants": VARIANTS,
 }

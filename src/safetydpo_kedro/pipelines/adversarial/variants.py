@@ -10,7 +10,7 @@ from safetydpo_kedro.datasets.freshness import is_parameter
 from safetydpo_kedro.pipelines.adversarial import drawing, searching
 from safetydpo_kedro.pipelines.evaluation import judging
 from safetydpo_kedro.pipelines.evaluation.variants import EXTERNAL, JUDGE_MODELS, adapter_name
-from safetydpo_kedro.settings import EDITED, GUIDED
+from safetydpo_kedro.settings import EDITED, GUIDED, VARIANTS
 
 OUTPUTS = ("prompts", "images", "judgements")
 GOALS, TRANSFERABLE = "attack_goals", "transferable_prompts"
@@ -83,7 +83,8 @@ def _victim(variant: str) -> dict[str, str]:
     inputs = {"base_model": "base_model"}
     if variant == EXTERNAL:
         return inputs | {"external_models": "external_models"}
-    inputs["skip"] = f"params:evaluation.skip.{variant}"
+    if variant in VARIANTS:
+        inputs["skip"] = f"params:evaluation.skip.{variant}"
     if variant in EDITED:
         inputs["weights"] = "weights"
     elif variant in GUIDED:

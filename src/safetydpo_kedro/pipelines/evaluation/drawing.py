@@ -30,7 +30,7 @@ def draw_images(
     base_model: DiffusionModel,
     evaluation_prompts: pd.DataFrame,
     drawing: DrawingParameters,
-    skip: bool,
+    skip: bool = False,
     adapter: LoraAdapter | None = None,
     *,
     variant: str,

@@ -9,7 +9,7 @@ from kedro.pipeline import Node, Pipeline
 
 from safetydpo_kedro.datasets.freshness import is_parameter
 from safetydpo_kedro.pipelines.evaluation import baselines, drawing, judging
-from safetydpo_kedro.settings import EDITED, EXPERTS, GUIDED, HARDENED, MERGES
+from safetydpo_kedro.settings import EDITED, EXPERTS, GUIDED, HARDENED, MERGES, VARIANTS
 
 EXTERNAL = "external"
 JUDGE_MODELS = {
@@ -75,7 +75,8 @@ def _drawing(variant: str) -> Node:
     if variant == EXTERNAL:
         inputs["external_models"] = "external_models"
         return Node(drawing.draw_external, inputs, "images", name="draw_images", tags=["gpu"])
-    inputs["skip"] = f"params:evaluation.skip.{variant}"
+    if variant in VARIANTS:  # not one that another pipeline makes
+        inputs["skip"] = f"params:evaluation.skip.{variant}"
     function = drawing.draw_images
     if variant in GUIDED:
         function = drawing.draw_guided
