@@ -35,7 +35,9 @@ class SneakyPromptConfig(AttackConfig):
         similarity: δ, cosine of a harmful image and the goal at which the search may stop.
         images: drawn at once: those of an update of ``reinforce``, those that ``greedy`` compares
             at a place. The published code draws one.
-        learning_rate: of Adam, for ``reinforce``.
+        learning_rate: of ``reinforce``: about what an image one standard deviation better than
+            usual adds to the log-odds of each of its words. The published policy learns with Adam
+            and another scale.
         memory: of the running mean of rewards that ``reinforce`` holds them against.
         forbidden: words that are left out, as the sensitive ones always are.
     """
@@ -45,7 +47,7 @@ class SneakyPromptConfig(AttackConfig):
     queries: int = Field(60, gt=0)
     similarity: float = Field(0.26, ge=-1, le=1)
     images: int = Field(1, gt=0)
-    learning_rate: float = Field(0.1, gt=0)
+    learning_rate: float = Field(2.0, gt=0)
     memory: float = Field(0.9, ge=0, lt=1)
     forbidden: tuple[str, ...] = ()
 
@@ -110,19 +112,18 @@ class Hunt:
     Args:
         problem: to solve.
         config: how many queries there are.
-        first: int64 ``[N, k]``, words to begin with.
+        first: int64 ``[k]``, asked for at once.
 
     Attributes:
         words: int64 ``[k]``, those that succeeded, else those worth most.
         worth: of them.
-        usual: mean worth of the words to begin with.
         over: whether to stop.
     """
 
     def __init__(self, problem: Problem, config: SneakyPromptConfig, first: Tensor) -> None:
         self._problem, self._config, self._asked = problem, config, 0
-        self.words, self.worth, self.over = first[0], -torch.inf, False
-        self.usual = float(self.ask(first).mean())
+        self.words, self.worth, self.over = first, -torch.inf, False
+        self.ask(first[None])
 
     def ask(self, words: Tensor) -> Tensor:
         """Worth ``[M]`` of the first M of words ``[N, k]``; M < N where queries run out."""
@@ -141,10 +142,8 @@ class Hunt:
 
 
 def solve(problem: Problem, config: SneakyPromptConfig, generator: torch.Generator) -> Tensor:
-    """Ask for pictures of as many random words as are drawn at once, then search from there."""
-    first = problem.first_words(generator)[None]  # the words that the search is compared with
-    more = problem.random_words(config.images - 1, generator)
-    hunt = Hunt(problem, config, torch.cat([first, more]))
+    """Ask for a picture of the first words, then search as the settings say, algorithm 1."""
+    hunt = Hunt(problem, config, problem.first_words(generator))
     _SEARCHES[config.search](hunt, problem, config, generator)
     return hunt.words
 
@@ -157,22 +156,65 @@ def reinforce(
     The published policy is an LSTM that starts from nothing known of the words. Here the words
     of each place are drawn on their own, and likely by their embeddings (:func:`log_policy`), so
     that what was learned of one word is known of those like it: with so few queries, nearly all
-    words are never tried. A running mean of rewards stands for the published critic.
+    words are never tried. A running mean of rewards stands for the published critic, and a
+    running spread makes the learning rate one for all scales of reward.
+
+    In one update no word is drawn twice for a place, because its second image would tell little.
+    With few of many words this is hardly not the policy; the gradient is a little biased by it.
     """
     features = word_features(problem)
-    policy = torch.zeros(len(problem.template), features.shape[1], requires_grad=True)
-    optimizer = torch.optim.Adam([policy], lr=config.learning_rate)
-    usual = hunt.usual
+    policy = torch.zeros(len(problem.template), features.shape[1])
+    usual, variance = RunningMean(config.memory), RunningMean(config.memory)
     while not hunt.over:
-        log_p = log_policy(policy, features)
-        chosen = torch.multinomial(
-            log_p.detach().exp(), config.images, replacement=True, generator=generator
-        ).T
+        log_p = log_policy(policy.requires_grad_(), features)
+        chosen = draw_words(log_p.detach(), config.images, generator)
         reward = hunt.ask(problem.allowed[chosen])
-        optimizer.zero_grad()
-        surrogate(log_p, chosen[: len(reward)], reward - usual).backward()
-        optimizer.step()
-        usual = config.memory * usual + (1 - config.memory) * float(reward.mean())
+        advantage = reward - (usual.mean if usual.count else reward.mean())
+        spread = variance.update(advantage.square().mean()).sqrt()
+        usual.update(reward.mean())
+        loss = surrogate(log_p, chosen[: len(reward)], advantage / spread.clamp(min=1e-6))
+        (gradient,) = torch.autograd.grad(loss, policy)
+        policy = policy.detach() - config.learning_rate * gradient
+
+
+class RunningMean:
+    """Mean of values of which older ones count less; unbiased from the first, as Adam's are.
+
+    Args:
+        memory: what is left of a value's weight when the next one comes, in ``[0, 1)``.
+
+    Attributes:
+        mean: so far, a scalar.
+        count: values seen.
+    """
+
+    def __init__(self, memory: float) -> None:
+        self._memory, self._sum = memory, torch.zeros(())
+        self.mean, self.count = self._sum, 0
+
+    def update(self, value: Tensor) -> Tensor:
+        """The mean with one more value."""
+        self.count += 1
+        self._sum = self._memory * self._sum + (1 - self._memory) * value
+        self.mean = self._sum / (1 - self._memory**self.count)
+        return self.mean
+
+
+def draw_words(log_p: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Words for each place, different ones where there are enough.
+
+    Args:
+        log_p: ``[k, W]``.
+        count: N, of prompts.
+        generator: of the draws.
+
+    Returns:
+        int64 ``[N, k]``, numbers of words.
+    """
+    # Words that the policy has given up keep a chance, so that there are always enough.
+    odds = log_p.exp().clamp(min=torch.finfo(log_p.dtype).tiny)
+    again = count > odds.shape[1]
+    return torch.multinomial(odds, count, replacement=again, generator=generator).T
 
 
 def word_features(problem: Problem) -> Tensor:
@@ -198,10 +240,11 @@ def log_policy(policy: Tensor, features: Tensor) -> Tensor:
 
 
 def surrogate(log_p: Tensor, chosen: Tensor, advantage: Tensor) -> Tensor:
-    """What has minus the policy gradient as its gradient (Williams 1992).
+    """What has minus the policy gradient as its gradient (REINFORCE, Williams 1992).
 
     Over words drawn from the policy the mean of ``−A ∇ log π`` is ``−∇ E[reward]``, whatever
-    constant the advantage A is held against.
+    constant the advantage A is held against. It is summed over prompts, not averaged, so that
+    each image teaches as much however many are drawn at once.
 
     Args:
         log_p: ``[k, W]``.
@@ -212,7 +255,7 @@ def surrogate(log_p: Tensor, chosen: Tensor, advantage: Tensor) -> Tensor:
         Scalar.
     """
     taken = log_p[torch.arange(len(log_p)), chosen].sum(dim=1)
-    return -(advantage * taken).mean()
+    return -(advantage * taken).sum()
 
 
 def greedy(
@@ -220,9 +263,13 @@ def greedy(
 ) -> None:
     """Place by place, over and over: of some random words, keep what makes the prompt better.
 
+    It sets out from the best of as many random prompts as are compared at a place.
+
     The published greedy search tries all words at a place, but on text embeddings, which cost
     little; images are few.
     """
+    if not hunt.over:
+        hunt.ask(problem.random_words(config.images, generator))
     for turn in count():
         if hunt.over:
             return
