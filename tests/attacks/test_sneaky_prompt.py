@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 
 from safetydpo_kedro.attacks import find_attack, parse_attack, sneaky_prompt
 from safetydpo_kedro.attacks.problem import Problem, random_search
-from safetydpo_kedro.attacks.scene import Scene
+from safetydpo_kedro.attacks.scene import Goal, Scene
 from safetydpo_kedro.attacks.sneaky_prompt import (
     Hunt,
+    RunningMean,
     SneakyPromptConfig,
+    draw_words,
     log_policy,
     surrogate,
     word_features,
@@ -24,7 +27,15 @@ from safetydpo_kedro.attacks.template import Template
 
 SEARCHES = ["reinforce", "greedy"]
 # A cosine of one is never reached, so that all queries are spent.
-ENDLESS = SneakyPromptConfig(queries=48, images=8, similarity=1.0)
+ENDLESS = SneakyPromptConfig(queries=60, images=8, similarity=1.0)
+WHOLE = ENDLESS.model_copy(update={"places": 1})
+
+
+@pytest.fixture(scope="module")
+def quick_scene(weak_scene) -> Scene:
+    """The weakly aligned victim with fewer denoising steps: many images are looked at here."""
+    sampling = weak_scene.sampling.model_copy(update={"steps": 4})
+    return replace(weak_scene, sampling=sampling)
 
 
 def toy_problem(places: int, words: int, succeeds=None) -> Problem:
@@ -42,53 +53,52 @@ def toy_problem(places: int, words: int, succeeds=None) -> Problem:
     )
 
 
-def test_worth_is_the_cosine_of_the_goal_and_what_the_victim_draws(weak_scene, goals):
+def test_worth_is_the_cosine_of_the_goal_and_what_the_victim_draws(quick_scene, goals):
     goal = goals[0]
-    problem = sneaky_prompt.problem(goal, weak_scene, ENDLESS, torch.Generator())
+    problem = sneaky_prompt.problem(goal, quick_scene, ENDLESS, torch.Generator())
     words = problem.random_words(3, torch.Generator().manual_seed(0))
     prompts = [
         " ".join(
-            weak_scene.vocabulary.words[int((weak_scene.vocabulary.ids == i).nonzero())]
+            quick_scene.vocabulary.words[int((quick_scene.vocabulary.ids == i).nonzero())]
             for i in ids
         )
         for ids in problem.template.fill(words)
     ]
-    with weak_scene.victim.patch():
+    with quick_scene.victim.patch():
         worth = problem.evaluate(words)
-        images = weak_scene.victim.draw(prompts, [goal.seed] * 3, weak_scene.sampling)
-    np.testing.assert_allclose(worth, weak_scene.similarity(images, [goal.prompt] * 3), atol=1e-5)
-    unpatched = weak_scene.base.sample(prompts, [goal.seed] * 3, weak_scene.sampling)
-    assert not np.allclose(worth, weak_scene.similarity(unpatched, [goal.prompt] * 3), atol=0.01)
+        images = quick_scene.victim.draw(prompts, [goal.seed] * 3, quick_scene.sampling)
+    np.testing.assert_allclose(worth, quick_scene.similarity(images, [goal.prompt] * 3), atol=1e-5)
+    unpatched = quick_scene.base.sample(prompts, [goal.seed] * 3, quick_scene.sampling)
+    assert not np.allclose(worth, quick_scene.similarity(unpatched, [goal.prompt] * 3), atol=0.01)
 
 
-def test_sensitive_words_give_way_and_never_come_back(weak_scene, goals):
+def test_sensitive_words_give_way_and_never_come_back(quick_scene, goals):
     config = ENDLESS.model_copy(update={"places": 2, "queries": 8, "forbidden": ("Circle",)})
-    goal, words = goals[0], weak_scene.vocabulary
-    problem = sneaky_prompt.problem(goal, weak_scene, config, torch.Generator())
+    goal, words = goals[0], quick_scene.vocabulary
+    problem = sneaky_prompt.problem(goal, quick_scene, config, torch.Generator())
     kept = [word for word in goal.prompt.split() if word not in goal.sensitive_words]
-    found = find_attack("sneaky_prompt").search(goal, weak_scene, config, seed=0).prompt.split()
+    found = find_attack("sneaky_prompt").search(goal, quick_scene, config, seed=0).prompt.split()
     assert len(found) == len(kept) + 2 * len(goal.sensitive_words)
     rest = iter(found)
     assert all(word in rest for word in kept), "the other words stay, in their order"
     banned = {words.encode(word).item() for word in goal.sensitive_words if len(words.encode(word))}
     assert not banned & set(problem.allowed.tolist())
-    everything = set(weak_scene.allowed().tolist())
-    assert everything - set(problem.allowed.tolist()) <= banned | set(
-        words.encode("circle").tolist()
-    )
+    everything = set(quick_scene.allowed().tolist())
+    left_out = everything - set(problem.allowed.tolist())
+    assert left_out <= banned | set(words.encode("circle").tolist())
 
 
-def test_every_image_is_drawn_once(weak_scene, goals, monkeypatch):
+def test_every_image_is_drawn_once(quick_scene, goals, monkeypatch):
     drawn = []
-    real = type(weak_scene.victim).draw
+    real = type(quick_scene.victim).draw
 
     def draw(self, prompts, seeds, sampling):
         drawn.extend(prompts)
         return real(self, prompts, seeds, sampling)
 
-    monkeypatch.setattr(type(weak_scene.victim), "draw", draw)
+    monkeypatch.setattr(type(quick_scene.victim), "draw", draw)
     config = ENDLESS.model_copy(update={"queries": 20})
-    found = find_attack("sneaky_prompt").search(goals[1], weak_scene, config, seed=0)
+    found = find_attack("sneaky_prompt").search(goals[1], quick_scene, config, seed=0)
     assert len(drawn) == len(set(drawn)) <= config.queries
     # The registry asks for the start once more than the search does.
     assert found.spent.images == found.spent.evaluations == config.queries + 1
@@ -96,48 +106,56 @@ def test_every_image_is_drawn_once(weak_scene, goals, monkeypatch):
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_it_stops_where_an_image_is_harmful_and_similar_enough(weak_scene, goals, search):
+def test_it_stops_where_an_image_is_harmful_and_similar_enough(quick_scene, goals, search):
     stopped = 0
-    for goal in goals:
+    for goal in goals[:3]:
         config = ENDLESS.model_copy(update={"search": search, "similarity": 0.3})
-        found = find_attack("sneaky_prompt").search(goal, weak_scene, config, seed=0)
-        with weak_scene.victim.patch():
-            image = weak_scene.victim.draw([found.prompt], [goal.seed], weak_scene.sampling)
-        similar = float(weak_scene.similarity(image, [goal.prompt])[0])
+        found = find_attack("sneaky_prompt").search(goal, quick_scene, config, seed=0)
+        with quick_scene.victim.patch():
+            image = quick_scene.victim.draw([found.prompt], [goal.seed], quick_scene.sampling)
+        similar = float(quick_scene.similarity(image, [goal.prompt])[0])
         assert found.worth == pytest.approx(similar, abs=1e-4)
         if found.spent.images < config.queries:
-            assert weak_scene.harmful(image)[0] and similar >= 0.3
+            assert quick_scene.harmful(image)[0] and similar >= 0.3
             stopped += 1
-    assert stopped > len(goals) / 2
+    assert stopped >= 2
 
 
-def test_harm_is_not_enough_where_it_is_another(weak_scene, goals):
+def test_harm_is_not_enough_where_it_is_another(quick_scene, goals):
     scene = Scene(
-        weak_scene.base,
-        weak_scene.victim,
-        weak_scene.sampling,
+        quick_scene.base,
+        quick_scene.victim,
+        quick_scene.sampling,
         harmful=lambda images: np.ones(len(images), bool),
         similarity=lambda images, texts: np.full(len(images), 0.2, np.float32),
     )
     attack = find_attack("sneaky_prompt")
-    for similarity, images in ((0.19, 1 + 4), (0.21, 1 + 12)):
+    for similarity, images in ((0.19, 1 + 1), (0.21, 1 + 12)):
         config = SneakyPromptConfig(queries=12, images=4, similarity=similarity)
         assert attack.search(goals[0], scene, config, seed=0).spent.images == images
 
 
-def test_of_words_that_succeed_the_best_are_kept_and_else_the_best_of_all():
+def test_of_all_words_asked_for_the_best_are_kept():
     problem = toy_problem(2, 6)
     words = torch.tensor(list(itertools.product(range(6), repeat=2)))
     worth = problem.worth(words)
-    hunt = Hunt(problem, SneakyPromptConfig(queries=40), words)
-    assert torch.equal(hunt.words, words[worth.argmax()]) and not hunt.over
-    assert hunt.usual == pytest.approx(worth.mean().item())
-    problem.succeeds = lambda ids: bool(ids[0] == worst)
-    worst = words[worth.argmin()][0]
-    hunt = Hunt(problem, SneakyPromptConfig(queries=40), words)
-    good = words[:, 0] == worst
-    assert torch.equal(hunt.words, words[good][worth[good].argmax()]) and hunt.over
-    assert Hunt(problem, SneakyPromptConfig(queries=1), words[words[:, 0] != worst]).over
+    hunt = Hunt(problem, SneakyPromptConfig(queries=40), words[0])
+    torch.testing.assert_close(hunt.ask(words), worth)
+    assert torch.equal(hunt.words, words[worth.argmax()]) and hunt.worth == worth.max()
+    assert not hunt.over
+    assert len(hunt.ask(words)) == 40 - 37 and hunt.over
+
+
+def test_words_that_succeed_end_the_search_though_others_are_worth_more():
+    problem = toy_problem(2, 6)
+    words = torch.tensor(list(itertools.product(range(6), repeat=2)))
+    worth = problem.worth(words)
+    good = words[:, 0] == words[worth.argmin()][0]
+    problem.succeeds = lambda ids: bool(ids[0] == words[good][0, 0])
+    hunt = Hunt(problem, SneakyPromptConfig(queries=50), words[worth.argmax()])
+    assert not hunt.over
+    hunt.ask(words)
+    assert hunt.over and torch.equal(hunt.words, words[good][worth[good].argmax()])
 
 
 @given(
@@ -161,10 +179,34 @@ def test_the_policy_gradient_is_that_of_the_expected_reward(seed, places, consta
     (exact,) = torch.autograd.grad(expected(), policy)
     log_p = log_policy(policy, features)
     probability = log_p.detach()[torch.arange(places), chosen].sum(dim=1).exp()
-    # Each choice as often as the policy draws it: the mean over N of N p(w) (r − b).
-    weighted = len(chosen) * probability * (reward - constant)
+    # Each choice as often as the policy draws it.
+    weighted = probability * (reward - constant)
     (estimated,) = torch.autograd.grad(surrogate(log_p, chosen, weighted), policy)
     torch.testing.assert_close(-estimated, exact, atol=1e-9, rtol=1e-7)
+
+
+@given(st.lists(st.floats(-3, 3), min_size=1, max_size=12), st.floats(0, 0.99))
+def test_a_running_mean_weighs_values_by_their_age(values, memory):
+    running = RunningMean(memory)
+    for value in values:
+        last = running.update(torch.tensor(value))
+    weights = memory ** np.arange(len(values))[::-1].astype(float)
+    assert last.item() == pytest.approx(np.average(values, weights=weights), abs=1e-3)
+    assert running.count == len(values)
+
+
+def test_words_of_an_update_differ_and_are_drawn_as_the_policy_has_it():
+    odds = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.1, 0.1, 0.1, 0.7]])
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([draw_words(odds.log(), 2, generator) for _ in range(4000)])
+    assert (drawn[:, 0] != drawn[:, 1]).all()
+    for place in range(2):
+        # The first of two without replacement has the policy's own odds.
+        share = drawn[:, 0, place].bincount(minlength=4) / 4000
+        torch.testing.assert_close(share, odds[place], atol=0.03, rtol=0)
+    certain = torch.tensor([[0.0, -1e4, -1e4]])
+    assert draw_words(certain, 3, generator).T.sort().values.tolist() == [[0, 1, 2]]
+    assert draw_words(certain, 5, generator).shape == (5, 1)
 
 
 def test_features_drop_what_all_words_share():
@@ -180,7 +222,7 @@ def test_with_many_queries_it_comes_near_the_best_of_all_words(search):
     problem = toy_problem(3, 12)
     every = torch.tensor(list(itertools.product(range(12), repeat=3)))
     worth = problem.worth(every).sort(descending=True).values
-    config = SneakyPromptConfig(search=search, queries=800, images=8, learning_rate=0.3)
+    config = SneakyPromptConfig(search=search, queries=800, images=8)
     for seed in range(3):
         words = sneaky_prompt.solve(problem, config, torch.Generator().manual_seed(seed))
         assert problem.worth(words[None])[0] >= worth[5]
@@ -195,41 +237,46 @@ def test_what_is_left_of_the_queries_is_not_exceeded(search):
 
 
 @pytest.fixture(scope="module")
-def luck(weak_scene, goals) -> np.ndarray:
+def whole(goals) -> list[Goal]:
+    """Goals without a counterpart, all words of which give way: luck has little chance."""
+    return [replace(goal, safe_prompt=None) for goal in goals[:4]]
+
+
+@pytest.fixture(scope="module")
+def luck(quick_scene, whole) -> np.ndarray:
     """Worth of what random search finds with as many queries, ``[seeds, goals]``."""
-    found = np.zeros((3, len(goals)))
-    for seed, (i, goal) in itertools.product(range(3), enumerate(goals)):
+    found = np.zeros((3, len(whole)))
+    for seed, (i, goal) in itertools.product(range(3), enumerate(whole)):
         generator = torch.Generator().manual_seed(seed)
-        problem = sneaky_prompt.problem(goal, weak_scene, ENDLESS, generator)
-        with weak_scene.victim.patch():
-            words = random_search(problem, ENDLESS.queries + 1, generator, batch=25)
+        problem = sneaky_prompt.problem(goal, quick_scene, WHOLE, generator)
+        with quick_scene.victim.patch():
+            words = random_search(problem, WHOLE.queries + 1, generator, batch=32)
             found[seed, i] = float(problem.worth(problem.template.fill(words[None]))[0])
     return found
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_it_raises_its_objective_and_beats_luck_of_equal_budget(weak_scene, goals, luck, search):
+def test_it_raises_its_objective_and_beats_luck_of_equal_budget(quick_scene, whole, luck, search):
     attack = find_attack("sneaky_prompt")
-    config = ENDLESS.model_copy(update={"search": search})
+    config = WHOLE.model_copy(update={"search": search})
     better, raised = np.zeros_like(luck), np.zeros_like(luck)
-    for seed, (i, goal) in itertools.product(range(len(luck)), enumerate(goals)):
-        found = attack.search(goal, weak_scene, config, seed)
+    for seed, (i, goal) in itertools.product(range(len(luck)), enumerate(whole)):
+        found = attack.search(goal, quick_scene, config, seed)
         assert found.spent.budget == config.queries + 1
-        assert found.worth >= found.start  # a lucky start may not be beaten
         raised[seed, i] = found.worth - found.start
         better[seed, i] = found.worth - luck[seed, i]
-    assert raised.mean() > 0.1 and (raised > 0).mean() > 0.8
-    assert better.mean() > 0.01
+    assert raised.min() > 0
+    assert better.mean() > 0.03 and (better.mean(axis=1) > 0).sum() >= 2
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_a_seed_finds_a_prompt_whatever_was_searched_before(weak_scene, goals, search):
+def test_a_seed_finds_a_prompt_whatever_was_searched_before(quick_scene, goals, search):
     attack = find_attack("sneaky_prompt")
     config = ENDLESS.model_copy(update={"search": search, "queries": 16})
-    alone = attack.search(goals[2], weak_scene, config, seed=5)
-    attack.search(goals[0], weak_scene, config, seed=5)
-    assert attack.search(goals[2], weak_scene, config, seed=5) == alone
-    assert attack.search(goals[2], weak_scene, config, seed=6).prompt != alone.prompt
+    alone = attack.search(goals[2], quick_scene, config, seed=5)
+    attack.search(goals[0], quick_scene, config, seed=5)
+    assert attack.search(goals[2], quick_scene, config, seed=5) == alone
+    assert attack.search(goals[2], quick_scene, config, seed=6).prompt != alone.prompt
 
 
 @pytest.mark.parametrize(
@@ -249,7 +296,7 @@ def test_settings_out_of_range_are_refused_by_name(setting, value):
         parse_attack("sneaky_prompt", {setting: value})
 
 
-def test_a_scene_without_judges_is_refused(weak_scene, goals):
-    blind = Scene(weak_scene.base, weak_scene.victim, weak_scene.sampling)
+def test_a_scene_without_judges_is_refused(quick_scene, goals):
+    blind = Scene(quick_scene.base, quick_scene.victim, quick_scene.sampling)
     with pytest.raises(ValueError, match=r"sneaky_prompt.*'harmful' and 'similarity'"):
         find_attack("sneaky_prompt").search(goals[0], blind, ENDLESS, seed=0)
