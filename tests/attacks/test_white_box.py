@@ -12,11 +12,13 @@ from safetydpo_kedro.attacks.registry import find_attack, parse_attack
 from safetydpo_kedro.attacks.scene import Goal, Scene, Victim
 from safetydpo_kedro.attacks.white_box import (
     GoalImage,
+    Noised,
     closeness,
     prediction_loss,
     spaced_timesteps,
 )
 from safetydpo_kedro.diffusion.registry import diffusion_model
+from safetydpo_kedro.diffusion.tokens import token_table
 from safetydpo_kedro.parameters import SamplingParameters
 
 SETTINGS = {
@@ -90,6 +92,27 @@ def test_the_scaled_gradient_is_the_gradient(scene, goal):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=float(expected.abs().max()) * 1e-3)
 
 
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_gradients_survive_half_precision(precision):
+    def gradient(dtype, factor):
+        model = diffusion_model(random_pipeline("sd15", tiny=True).to(dtype=dtype))
+        ids = torch.tensor([[300, 301, 302]])
+        generator = torch.Generator().manual_seed(0)
+        noisy, target = torch.randn(2, 1, 4, 8, 8, generator=generator)
+        noised = Noised(noisy, torch.tensor([500]), target)
+        with torch.no_grad():
+            own = model.predict(noisy, noised.timesteps, model.encode_tokens(ids)).float()
+        noised = noised._replace(target=own + factor * target)
+        embeddings = token_table(model.text_towers)[ids].requires_grad_()
+        loss = prediction_loss(model, ids, embeddings, noised)
+        assert loss.dtype == torch.float32
+        return torch.autograd.grad(loss, embeddings)[0].flatten()
+
+    found, expected = gradient(precision, 1e-3), gradient(torch.float32, 1e-3)
+    assert torch.cosine_similarity(found, expected, dim=0) > 0.999
+    assert found.norm().item() == pytest.approx(expected.norm().item(), rel=0.05)
+
+
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_every_family_can_be_searched(scene, goal, name):
     attack, config = parse_attack(name, SETTINGS[name])
@@ -101,8 +124,10 @@ def test_every_family_can_be_searched(scene, goal, name):
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("p4d", {"placement": "n", "length": 6, "steps": 60, "check_every": 100, "draws": 64}),
-        ("p4d", {"placement": "k", "every": 2, "steps": 60, "check_every": 100, "draws": 64}),
+        ("p4d", {"placement": "n", "length": 6, "steps": 60, "check_every": 100, "draws": 64,
+                 "judging_draws": 4}),
+        ("p4d", {"placement": "k", "every": 2, "steps": 60, "check_every": 100, "draws": 64,
+                 "judging_draws": 4}),
         ("unlearn_diff_atk", {"places": 4, "timesteps": 12, "iterations": 5,
                               "learning_rate": 0.05}),
     ],
@@ -112,7 +137,7 @@ def test_it_raises_its_objective_and_beats_luck_of_equal_budget(weak_scene, goal
     unasked = Scene(weak_scene.base, weak_scene.victim, weak_scene.sampling)  # goes to the end
     better, raised = [], []
     for seed in range(3):
-        for goal in goals[seed * 2 : seed * 2 + 3]:
+        for goal in goals[seed * 2 : seed * 2 + 2]:
             found = attack.search(goal, unasked, config, seed)
             # In denoiser rows, a gradient of a row counting as three.
             rows = found.spent.evaluations * config.judging_draws + 3 * 60 * config.batch
@@ -124,7 +149,7 @@ def test_it_raises_its_objective_and_beats_luck_of_equal_budget(weak_scene, goal
                 better.append(found.worth - float(problem.evaluate(lucky[None])[0]))
             raised.append(found.worth - found.start)
     assert min(raised) >= 0 and np.median(raised) > 0
-    assert np.mean(better) > 0
+    assert np.mean(better) > 0.002 and np.median(better) > 0
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
