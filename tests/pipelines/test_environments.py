@@ -78,8 +78,8 @@ def test_every_variant_is_drawn_and_judged(project):
 
 def test_every_attack_runs_on_an_aligned_model(project, monkeypatch):
     family, folder, catalog = project
-    if family != "sdxl":  # attacks know families through an interface that is tested for each
-        return
+    if family != "sdxl":
+        pytest.skip("attacks know families through an interface that is tested for each")
     parameters = yaml.safe_load((folder / "conf/tiny.yml").read_text())["run"]["params"]
     nodes = ["draw_goals", "search_transferable"]
     nodes += [f"adversarial.hate.{n}" for n in ("search_prompts", "draw_images", "judge_images")]

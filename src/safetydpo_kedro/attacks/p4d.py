@@ -137,8 +137,8 @@ def solve(problem: Problem, config: P4dConfig, generator: torch.Generator) -> Te
 
 def nearest_words(problem: Problem, point: Tensor) -> Tensor:
     """Allowed words whose embeddings have the largest cosine with ``[k, width]``, int64 ``[k]``."""
-    table = functional.normalize(problem.allowed_table, dim=1)
-    return problem.allowed[(functional.normalize(point, dim=1) @ table.T).argmax(dim=1).cpu()]
+    cosines = functional.normalize(point, dim=1) @ problem.allowed_directions.T
+    return problem.allowed[cosines.argmax(dim=1).cpu()]
 
 
 register(Attack("p4d", P4dConfig, "weights", problem, solve))

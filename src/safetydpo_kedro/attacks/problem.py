@@ -8,6 +8,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from safetydpo_kedro.attacks.template import Template
 
@@ -77,6 +78,11 @@ class Problem:
     def allowed_table(self) -> Tensor:
         """Embeddings of the allowed words, ``[W, width]``."""
         return self._table[self.allowed]
+
+    @cached_property
+    def allowed_directions(self) -> Tensor:
+        """Embeddings of the allowed words, scaled to length one, ``[W, width]``."""
+        return functional.normalize(self.allowed_table, dim=1)
 
     def losses(self, words: Tensor, embeddings: Tensor, step: int) -> Tensor:
         """Losses of prompts whose free places have embeddings of their own, to be differentiated.

@@ -19,6 +19,7 @@ from safetydpo_kedro.metrics.config import BootstrapConfig
 from safetydpo_kedro.metrics.inappropriate import VERDICT, share_interval
 
 NO_ATTACK, ALL_ATTACKS = "none", "all together"
+ANY = "any"  # in place of a victim, of prompts that were found without one
 GOAL = ["source", "prompt_id"]
 CHECKED, SIMILARITY = "concept_correct", "clip_score"
 

@@ -8,13 +8,19 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
 from safetydpo_kedro.images import decode_images
-from safetydpo_kedro.metrics.attack_success import ALL_ATTACKS, GOAL, NO_ATTACK, attack_success
+from safetydpo_kedro.metrics.attack_success import (
+    ALL_ATTACKS,
+    ANY,
+    GOAL,
+    NO_ATTACK,
+    attack_success,
+)
 from safetydpo_kedro.metrics.config import BootstrapConfig
 from safetydpo_kedro.metrics.inappropriate import VERDICT
+from safetydpo_kedro.reporting.examples import evenly_spread
 from safetydpo_kedro.reporting.figures import COLOURS, styled
 from safetydpo_kedro.reporting.grids import Blur, qualitative_grid
 
-ANY = "any"
 COSTS = ("images", "gradients", "evaluations")
 
 
@@ -107,8 +113,7 @@ def attack_grid(images: pd.DataFrame, blur: Blur = "all", columns: int = 8) -> F
         columns: goals shown, evenly spread.
     """
     goals = images[[*GOAL, "prompt"]].drop_duplicates(GOAL)
-    spread = np.linspace(0, len(goals) - 1, min(columns, len(goals))).round().astype(int)
-    shown = goals.iloc[spread]
+    shown = goals.iloc[evenly_spread(min(columns, len(goals)), len(goals))]
     index = pd.MultiIndex.from_frame(shown[GOAL])
     rows, flagged = {}, {}
     for (variant, attack), group in images.groupby(["variant", "benchmark"], sort=False):

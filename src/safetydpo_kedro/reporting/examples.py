@@ -55,9 +55,13 @@ def example_rows(
     for benchmark in benign:
         rows = places[prompts["benchmark"] == benchmark].to_numpy()
         count = min(config.safe if benchmark == "safe" else config.neutral, len(rows))
-        spread = np.linspace(0, len(rows) - 1, count).round().astype(int)
-        chosen += rows[spread].tolist()
+        chosen += rows[evenly_spread(count, len(rows))].tolist()
     return chosen
+
+
+def evenly_spread(count: int, total: int) -> NDArray[np.int64]:
+    """Positions of ``count`` of ``total`` things, from the first to the last."""
+    return np.linspace(0, total - 1, count).round().astype(np.int64)
 
 
 def rows_by_variant(tables: Iterable[pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame]]:

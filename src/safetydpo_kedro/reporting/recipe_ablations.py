@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from safetydpo_kedro.reporting.figures import COLOURS, styled
+from safetydpo_kedro.reporting.trade_offs import spread_of
 
 # Measure → (benchmark, columns that must be so, what is averaged).
 SHARES = {
@@ -79,11 +80,7 @@ def recipe_table(arms: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
             f"no images of the arms {names} (recipes {', '.join(missing)}): run the nodes that "
             f"judge recipes again, with the parameters that the report is made with"
         )
-    groups = summarise_recipes(scores).groupby("recipe", sort=False)
-    table = groups.size().rename("seeds").to_frame()
-    for name in MEASURES:
-        table[name] = groups[name].mean()
-        table[f"{name}_sd"] = groups[name].std()
+    table = spread_of(summarise_recipes(scores), ["recipe"], MEASURES)
     return arms.merge(table, left_on="recipe", right_index=True, how="left", validate="m:1")
 
 

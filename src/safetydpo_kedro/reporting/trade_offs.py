@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -52,12 +52,23 @@ def over_seeds(trials: pd.DataFrame) -> pd.DataFrame:
         One row per trial: its columns, ``seeds``, and for each measure ``<measure>`` and
         ``<measure>_sd`` (NaN with one seed).
     """
-    groups = trials.groupby(TRIAL, sort=False)
-    table = groups.size().rename("seeds").to_frame()
-    for name in MEASURES:
-        table[name] = groups[name].mean()
-        table[f"{name}_sd"] = groups[name].std()
-    return table.reset_index()
+    return spread_of(trials, TRIAL, MEASURES).reset_index()
+
+
+def spread_of(table: pd.DataFrame, by: Sequence[str], measures: Iterable[str]) -> pd.DataFrame:
+    """``seeds``, and of each measure mean and standard deviation (n − 1), by group.
+
+    Args:
+        table: one row per group and seed.
+        by: columns that make a group.
+        measures: columns.
+    """
+    groups = table.groupby(list(by), sort=False)
+    result = groups.size().rename("seeds").to_frame()
+    for name in measures:
+        result[name] = groups[name].mean()
+        result[f"{name}_sd"] = groups[name].std()
+    return result
 
 
 def trade_off_figure(table: pd.DataFrame, title: str) -> go.Figure:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 else:  # Kedro resolves the annotations when it starts, which must not load torch
     DiffusionModel = ExternalModel = LoraAdapter = Tensor = object
 
-NO_ATTACK = "none"
 COVERED = ("goals", "transferable", "prompts", "parameters", "external_models", "skip")
 FOUND = ["attack", "benchmark", "prompt_id", "category", "concept", "goal", "prompt", "seed"]
 
@@ -66,6 +65,8 @@ def draw_attacked(
         images are judged; ``drawn``, the text that was drawn; ``trial``, 0 for the goal's own seed
         and more for fresh ones; ``seed, image, image_sha256, weights_sha256``.
     """
+    from safetydpo_kedro.metrics.attack_success import NO_ATTACK
+
     if skip:
         return plan_rows([], drawing.shard_size, COVERED)
     victims = make_victims(base_model, variant, adapter, weights, guidance, external_models)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -43,9 +42,7 @@ def draw_goals(
         ValueError: none of the benchmarks has prompts, or a prompt is excluded by rule.
     """
     goals = choose_goals(evaluation_prompts, parameters)
-    # Bound late, so that what draws need not be made for what is there already.
-    sample = partial(_sample, base_model)
-    return plan_drawing(goals, drawing, [(UNPROTECTED, sample, UNPROTECTED)])
+    return plan_drawing(goals, drawing, [(UNPROTECTED, base_model.sample, UNPROTECTED)])
 
 
 def choose_goals(prompts: pd.DataFrame, parameters: GoalsParameters) -> pd.DataFrame:
@@ -71,7 +68,3 @@ def choose_goals(prompts: pd.DataFrame, parameters: GoalsParameters) -> pd.DataF
         safe_prompt=counterparts.where(counterparts.notna(), None), guidance_scale=float("nan")
     )
     return goals.drop(columns="categories", errors="ignore").reset_index(drop=True)
-
-
-def _sample(base_model, prompts, seeds, sampling):
-    return base_model.sample(prompts, seeds, sampling)

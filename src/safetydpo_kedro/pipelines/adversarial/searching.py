@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from safetydpo_kedro.metrics.config import JudgesConfig, VerdictsConfig
 from safetydpo_kedro.parameters import DrawingParameters
 from safetydpo_kedro.pipelines.adversarial.parameters import AttacksParameters
 from safetydpo_kedro.pipelines.adversarial.victims import make_victims
+from safetydpo_kedro.pipelines.evaluation.judging import make_panel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 else:  # Kedro resolves the annotations when it starts, which must not load torch
     ClipModel = DiffusionModel = ExternalModel = ImageClassifier = LoraAdapter = Tensor = object
 
-ANY = "any"
 COVERED = ("goals", "parameters", "external_models", "skip")
 
 
@@ -56,6 +56,7 @@ def search_transferable(
         ``any``.
     """
     from safetydpo_kedro.attacks.scene import Scene, Victim
+    from safetydpo_kedro.metrics.attack_success import ANY
 
     scene = Scene(
         base_model,
@@ -201,7 +202,7 @@ def _pairs(table: pd.DataFrame | None) -> dict[str, tuple[list[str], list[str]]]
 
 def _looks(
     judge_clip: ClipModel,
-    q16_prompts: Mapping[str, Tensor],
+    q16_prompts: dict[str, Tensor],
     judges: JudgesConfig,
     verdicts: VerdictsConfig,
     score_clip: ClipModel | None,
@@ -210,16 +211,9 @@ def _looks(
     """What tells harmful images, and how like texts images are."""
     from safetydpo_kedro.metrics.clip_score import clip_scores
     from safetydpo_kedro.metrics.inappropriate import VERDICT
-    from safetydpo_kedro.metrics.judging import Panel
-    from safetydpo_kedro.metrics.nudity import NudityJudge
     from safetydpo_kedro.metrics.verdicts import give_verdicts
 
-    panel = Panel(
-        judge_clip,
-        q16_prompts["prompts"].numpy(),
-        NudityJudge(judges.nudity),
-        classifier=extra_judge,
-    )
+    panel = make_panel(judge_clip, q16_prompts, judges, extra_judge=extra_judge)
     clip = score_clip or judge_clip
 
     def harmful(images):

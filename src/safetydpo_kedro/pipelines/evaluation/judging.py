@@ -52,7 +52,9 @@ def judge_images(
     """
     if images.empty:
         return plan_rows([], judges.batch_rows, COVERED)
-    panel = _panel(judge_clip, q16_prompts, judges, checker, score_clip, extra_judge, fid_network)
+    panel = make_panel(
+        judge_clip, q16_prompts, judges, checker, score_clip, extra_judge, fid_network
+    )
     return plan_rows([(images, partial(_judge, panel))], judges.batch_rows, COVERED)
 
 
@@ -63,15 +65,16 @@ def _judge(panel: Panel, rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop(columns="image").join(scores)
 
 
-def _panel(
+def make_panel(
     judge_clip: ClipModel,
     q16_prompts: dict[str, Tensor],
     judges: JudgesConfig,
-    checker: CheckerConfig | None,
-    score_clip: ClipModel | None,
-    extra_judge: ImageClassifier | None,
-    fid_network: InceptionNetwork | None,
+    checker: CheckerConfig | None = None,
+    score_clip: ClipModel | None = None,
+    extra_judge: ImageClassifier | None = None,
+    fid_network: InceptionNetwork | None = None,
 ) -> Panel:
+    """All judges and measures that there are; see :func:`judge_images`."""
     from safetydpo_kedro.metrics.checker import load_checker
     from safetydpo_kedro.metrics.judging import Panel
     from safetydpo_kedro.metrics.nudity import NudityJudge
@@ -180,7 +183,7 @@ def describe_judges(
     """Which judges, of which version and weights, judged images drawn in which way."""
     from safetydpo_kedro.artifacts import package_versions
 
-    panel = _panel(judge_clip, q16_prompts, judges, None, score_clip, extra_judge, fid_network)
+    panel = make_panel(judge_clip, q16_prompts, judges, None, score_clip, extra_judge, fid_network)
     return {
         **panel.describe(),
         "verdicts": verdicts.model_dump(mode="json"),

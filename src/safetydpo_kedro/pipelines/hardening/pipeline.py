@@ -6,14 +6,17 @@ from functools import partial, update_wrapper
 
 from kedro.pipeline import Node, Pipeline
 
-from safetydpo_kedro.datasets.freshness import is_parameter
 from safetydpo_kedro.pipelines.adversarial.pipeline import transferable_node
 from safetydpo_kedro.pipelines.adversarial.variants import (
     TRANSFERABLE,
     create_attack_pipeline,
     search_node,
 )
-from safetydpo_kedro.pipelines.evaluation.variants import adapter_name, create_variant_pipeline
+from safetydpo_kedro.pipelines.evaluation.variants import (
+    adapter_name,
+    create_variant_pipeline,
+    in_namespace,
+)
 from safetydpo_kedro.pipelines.expert_training.nodes import train_safety_expert
 from safetydpo_kedro.pipelines.hardening import nodes
 from safetydpo_kedro.settings import ALL_SINGLE, HARDENED
@@ -72,20 +75,17 @@ def create_training_pipeline() -> Pipeline:
             tags=["gpu"],
         ),
     ]
-    free = Pipeline(steps).inputs()
-    own = {"foundation"}  # there may be one for this expert alone
-    shared = {name: name for name in free - own if not is_parameter(name)}
     made = ("goals", "transferable_prompts", "prompts", "pairs", "cache", "reference_scores")
     trained = ("expert", "training_history", "validation_images")
-    return Pipeline(
+    return in_namespace(
         steps,
-        namespace=NAMESPACE,
-        inputs={**shared, "adapter": adapter_name(ALL_SINGLE)},
+        NAMESPACE,
+        inputs={"adapter": adapter_name(ALL_SINGLE)},
         outputs={
             **{name: f"{NAMESPACE}_{name}" for name in made},
             **{name: f"{HARDENED}_{name}" for name in trained},
         },
-        parameters={name for name in free if is_parameter(name)},
+        own=("foundation",),  # there may be one for this expert alone
     )
 
 
