@@ -275,7 +275,7 @@ def test_where_no_benchmark_is_named_all_imported_ones_are_taken(take, expected)
 @pytest.mark.parametrize(
     ("take", "message"),
     [
-        ({}, "imported nothing.*docs/importing.md.*prompt_import"),
+        ({}, "imported nothing.*docs/how_to/import_prompts.md.*prompt_import"),
         ({"i2p": None}, "i2p.*None"),
         ({"ud": "all"}, "take.ud"),
         ({"i3p": "all"}, "unknown.*i3p"),

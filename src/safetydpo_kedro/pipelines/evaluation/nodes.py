@@ -62,8 +62,8 @@ def collect_benchmarks(
         if table is None or table.empty:
             raise ValueError(
                 f"benchmarks.take.{benchmark} = {wanted}: there are no such prompts; "
-                f"bring the file (docs/importing.md), run `kedro run --pipelines prompt_import`, "
-                f"or set it to null"
+                "bring the file (docs/how_to/import_prompts.md), "
+                "run `kedro run --pipelines prompt_import`, or set it to null"
             )
         table = table.assign(benchmark=benchmark).reindex(columns=PROMPT_COLUMNS)
         if wanted != "all" and wanted < len(table):

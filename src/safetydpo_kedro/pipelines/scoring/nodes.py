@@ -30,7 +30,7 @@ def collect_imported(
         if not any(take.values()):
             raise ValueError(
                 f"scoring: there are no prompts; imported {there or 'nothing'}, "
-                f"scoring.benchmarks.take is {parameters.take}. Put files where docs/importing.md "
-                f"says, and run `kedro run --pipelines prompt_import`"
+                f"scoring.benchmarks.take is {parameters.take}. Put files where "
+                "docs/how_to/import_prompts.md says, and run `kedro run --pipelines prompt_import`"
             )
     return collect_benchmarks(parameters.model_copy(update={"take": take}), **published)
