@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from importlib import resources
 from typing import Any
 
 from kedro.config import MissingConfigException, OmegaConfigLoader
 from omegaconf import OmegaConf
 
 LOCAL = "local"
+
+
+def package_file(path: str) -> str:
+    """Where a file of the installed package lies; catalogs name it as ``${package:path}``.
+
+    Example:
+        >>> package_file("pictograms/assets/NOTICE").endswith("pictograms/assets/NOTICE")
+        True
+    """
+    return str(resources.files("safetydpo_kedro").joinpath(path))
 
 
 class ExpertConfigLoader(OmegaConfigLoader):

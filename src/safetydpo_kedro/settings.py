@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safetydpo_kedro.config_loader import ExpertConfigLoader
+from safetydpo_kedro.config_loader import ExpertConfigLoader, package_file
 from safetydpo_kedro.hooks import FreshnessHooks, ThreadHooks
 from safetydpo_kedro.parameter_check import ParameterHooks
 from safetydpo_kedro.progress_hooks import MatrixHooks
@@ -58,12 +58,16 @@ HOOKS = (
     TrackingHooks(),
 )
 
+# A run reports to nobody: away from the project's folder no `.telemetry` file would say so.
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
+
 CONFIG_LOADER_CLASS = ExpertConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
     # Soft merges: an environment states only the parameters that differ from conf/base.
     "merge_strategy": {"parameters": "soft"},
+    "custom_resolvers": {"package": package_file},
     "experts": {**{category: [category] for category in CATEGORIES}, ALL_SINGLE: CATEGORIES},
     "variants": VARIANTS,
 }

@@ -31,7 +31,9 @@ from ..worlds import ROOT
 
 CONCEPTS, PAIRS = 21, 2
 REQUESTS = CONCEPTS + CONCEPTS * PAIRS
-TEMPLATES = yaml.safe_load((ROOT / "conf/base/prompt_templates.yml").read_text(encoding="utf-8"))
+TEMPLATES = yaml.safe_load(
+    (ROOT / "src/safetydpo_kedro/prompts/assets/prompt_templates.yml").read_text(encoding="utf-8")
+)
 WRITER = "safetydpo_kedro.prompts.llm_writer.LanguageModelWriter"
 LAST = "split_prompt_pairs"
 

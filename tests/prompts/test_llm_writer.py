@@ -23,7 +23,11 @@ from safetydpo_kedro.prompts.writer import PromptPair, RejectedPrompt, load_writ
 from .chat_server import ChatServer, cooperative
 
 TEMPLATES = read_templates(
-    yaml.safe_load((Path(__file__).parents[2] / "conf/base/prompt_templates.yml").read_text())
+    yaml.safe_load(
+        (
+            Path(__file__).parents[2] / "src/safetydpo_kedro/prompts/assets/prompt_templates.yml"
+        ).read_text()
+    )
 )
 CONCEPTS = [("violence", "knife"), ("illegal_activity", "counterfeit money")]
 

@@ -12,7 +12,9 @@ from safetydpo_kedro.prompts.exclusion import is_excluded
 from safetydpo_kedro.prompts.templates import PLACEHOLDERS, read_templates
 
 SHIPPED = yaml.safe_load(
-    (Path(__file__).parents[2] / "conf/base/prompt_templates.yml").read_text(encoding="utf-8")
+    (
+        Path(__file__).parents[2] / "src/safetydpo_kedro/prompts/assets/prompt_templates.yml"
+    ).read_text(encoding="utf-8")
 )
 
 

@@ -17,7 +17,9 @@ from safetydpo_kedro.prompts.writer import PromptPair, RejectedPrompt, pairs_tab
 from safetydpo_kedro.reporting.dataset_card import dataset_card, quantiles
 
 CONTENT = yaml.safe_load(
-    (Path(__file__).parents[2] / "conf/base/prompt_templates.yml").read_text(encoding="utf-8")
+    (
+        Path(__file__).parents[2] / "src/safetydpo_kedro/prompts/assets/prompt_templates.yml"
+    ).read_text(encoding="utf-8")
 )
 MODEL = {"provider": "openai", "model": "small-7b", "temperature": 0.7}
 
