@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from .small_run import finished_run  # noqa: F401  (a fixture of all tests)
+
 torch.set_num_threads(1)
 
 
