@@ -1,4 +1,7 @@
-"""Hooks of the project: they make Kedro's incremental and threaded runs correct."""
+"""Hooks of the project: they make Kedro's incremental and threaded runs correct.
+
+Every command imports the hooks, and only runs use them: what they need they import when called.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,6 @@ from typing import Any
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
-
-from safetydpo_kedro.datasets.freshness import expected_provenances, track
-from safetydpo_kedro.datasets.run_plan import make_run_plan
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,9 @@ class FreshnessHooks:
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
     ) -> None:
         """State what every artifact should be made from; say what an incremental run will do."""
+        from safetydpo_kedro.datasets.freshness import expected_provenances, track
+        from safetydpo_kedro.datasets.run_plan import make_run_plan
+
         expected = expected_provenances(pipeline, catalog)
         for node in pipeline.nodes:
             for name in node.outputs:

@@ -12,9 +12,6 @@ from typing import Any
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 
-from safetydpo_kedro.datasets.freshness import is_parameter
-from safetydpo_kedro.validation import suggestion
-
 
 class ParameterHooks:
     """Check the sections of the parameters that are named after a pipeline."""
@@ -26,6 +23,8 @@ class ParameterHooks:
         Raises:
             ValueError: a key that no pipeline reads.
         """
+        from safetydpo_kedro.datasets.freshness import is_parameter
+
         names = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
         read = {name.removeprefix("params:") for name in names if is_parameter(name)}
         for section in sorted(set(pipelines) & set(parameters["parameters"])):
@@ -50,6 +49,8 @@ def check_keys(path: str, value: Any, read: Set[str]) -> None:
         Traceback (most recent call last):
         ValueError: unknown parameter 'evaluation.blurr' = 'all': known keys here are blur; did ...
     """
+    from safetydpo_kedro.validation import suggestion
+
     if path in read or not isinstance(value, Mapping):
         return
     known = {name.removeprefix(f"{path}.").split(".")[0] for name in read if _below(name, path)}

@@ -8,8 +8,6 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
-from safetydpo_kedro.datasets.freshness import local_path
-
 COLUMNS = ("ip", "fid", "clip_score", "concept_accuracy")
 NEXT = {
     "evaluation_report": "everything in one page: tables, charts, examples, hashes",
@@ -55,6 +53,8 @@ class SummaryHooks:
 
 def next_steps(outputs: set[str], catalog: CatalogProtocol) -> list[str]:
     """Files that a run has made, each with what it holds, and how to see them all."""
+    from safetydpo_kedro.datasets.freshness import local_path
+
     paths = {name: local_path(catalog.get(name)) for name in NEXT if name in outputs}
     shown = {name: str(_short(path)) for name, path in paths.items() if path}
     width = max(map(len, shown.values()), default=0)

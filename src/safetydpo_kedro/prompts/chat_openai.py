@@ -71,11 +71,12 @@ class OpenAIChat:
 
     def _connect(self) -> OpenAI:
         try:
+            import tenacity  # noqa: F401
             from openai import OpenAI
         except ImportError as error:
             raise ChatError(
-                "language_model: the provider 'openai' needs the package openai: "
-                "pip install 'safetydpo_kedro[llm]'"
+                "language_model: the provider 'openai' needs a package that is not installed "
+                f"({error.name}): pip install 'safetydpo_kedro[llm]'"
             ) from error
         return OpenAI(
             base_url=self._settings.base_url,

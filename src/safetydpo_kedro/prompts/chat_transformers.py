@@ -72,7 +72,12 @@ class TransformersChat:
             model = AutoModelForCausalLM.from_pretrained(
                 settings.model, dtype=settings.dtype, **weights
             )
-        except (OSError, ValueError, ImportError) as error:
+        except ImportError as error:
+            raise ChatError(
+                f"language_model: '{settings.model}' needs a package that is not installed "
+                f"({error}): pip install 'safetydpo_kedro[llm]'"
+            ) from error
+        except (OSError, ValueError) as error:
             raise self._error(f"cannot be loaded: {error}") from error
         if not tokenizer.chat_template:
             raise self._error("has no chat template: choose an instruction-tuned model")
