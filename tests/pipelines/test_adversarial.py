@@ -176,7 +176,8 @@ def test_another_attack_computes_itself_alone(catalog, folder):
         return {p.name: p.stat().st_mtime_ns for p in path.glob("*.parquet")}
 
     names = ("prompts/any", "prompts/base", "images/base", "judgements/base")
-    nodes = ["collect_benchmarks", "draw_goals", "search_transferable"]
+    nodes = ["evaluation.collect_benchmarks"]
+    nodes += [f"adversarial.{n}" for n in ("draw_goals", "search_transferable")]
     nodes += [f"adversarial.base.{n}" for n in ("search_prompts", "draw_images", "judge_images")]
     part = adversarial.create_pipeline().only_nodes(*nodes)
     before = {name: shards(name) for name in names}
@@ -284,9 +285,13 @@ def hardened(catalog, folder):
     neutral = PreservedImages(images, model.encode_prompts(["a tree"] * 4))
     catalog["preservation_cache"].save({"shard-00000": neutral.to_tensors()})
     needed = evaluation.create_pipeline().only_nodes(
-        *(f"{v}.{n}" for v in ("base", "all_single") for n in ("draw_images", "judge_images")),
-        "collect_benchmarks",
-        "embed_references",
+        *(
+            f"evaluation.{v}.{n}"
+            for v in ("base", "all_single")
+            for n in ("draw_images", "judge_images")
+        ),
+        "evaluation.collect_benchmarks",
+        "evaluation.embed_references",
     )
     run(catalog, folder, pipeline=needed)
     run(catalog, folder, pipeline=hardening.create_pipeline())

@@ -81,7 +81,7 @@ def test_every_attack_runs_on_an_aligned_model(project, monkeypatch):
     if family != "sdxl":
         pytest.skip("attacks know families through an interface that is tested for each")
     parameters = yaml.safe_load((folder / "conf/tiny.yml").read_text())["run"]["params"]
-    nodes = ["draw_goals", "search_transferable"]
+    nodes = ["adversarial.draw_goals", "adversarial.search_transferable"]
     nodes += [f"adversarial.hate.{n}" for n in ("search_prompts", "draw_images", "judge_images")]
     monkeypatch.chdir(folder)
     monkeypatch.setattr(adversarial, "VICTIMS", ("hate",))

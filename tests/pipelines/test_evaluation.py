@@ -281,7 +281,7 @@ def test_reports_are_there(catalog):
 
 def test_the_summary_is_printed_for_runs_with_an_evaluation(catalog, capsys):
     hook = SummaryHooks()
-    hook.after_pipeline_run(create_pipeline().only_nodes("collect_benchmarks"), catalog)
+    hook.after_pipeline_run(create_pipeline().only_nodes("evaluation.collect_benchmarks"), catalog)
     assert capsys.readouterr().out == ""
     hook.after_pipeline_run(create_pipeline(), catalog)
     out = capsys.readouterr().out
@@ -298,8 +298,8 @@ def modified(catalog, *names):
 def some_variants(*variants):
     """The pipeline without most of the variants, so that a run of it is quick."""
     pipeline = create_pipeline()
-    nodes = ["collect_benchmarks", "embed_references"]
-    nodes += [n.name for n in pipeline.nodes if n.namespace in variants]
+    nodes = ["evaluation.collect_benchmarks", "evaluation.embed_references"]
+    nodes += [n.name for n in pipeline.nodes if n.namespace.rpartition(".")[2] in variants]
     return pipeline.only_nodes(*nodes)
 
 

@@ -119,7 +119,9 @@ def inputs(tmp_path_factory) -> Path:
     catalog["preservation_prompts"].save(neutral_prompts())
     pipeline = dataset_generation()
     add_parameters(catalog, base_parameters(**PARAMETERS), dataset_generation=pipeline)
-    SequentialRunner().run(pipeline.filter(node_names=NODES), catalog)
+    SequentialRunner().run(
+        pipeline.filter(node_names=[f"dataset_generation.{name}" for name in NODES]), catalog
+    )
     return folder
 
 

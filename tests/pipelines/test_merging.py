@@ -201,7 +201,7 @@ def test_experts_that_changed_since_the_profile_are_refused(catalog, experts):
     recorded(catalog)
     catalog["hate_expert"].save(experts["sexual"])
     with pytest.raises(ValueError, match=r"other experts named \['hate'\].*record it again"):
-        SequentialRunner().run(create_pipeline().only_nodes("merge_co_merge"), catalog)
+        SequentialRunner().run(create_pipeline().only_nodes("merging.merge_co_merge"), catalog)
 
 
 @pytest.mark.parametrize(

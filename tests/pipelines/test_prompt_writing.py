@@ -35,7 +35,7 @@ TEMPLATES = yaml.safe_load(
     (ROOT / "src/safetydpo_kedro/prompts/assets/prompt_templates.yml").read_text(encoding="utf-8")
 )
 WRITER = "safetydpo_kedro.prompts.llm_writer.LanguageModelWriter"
-LAST = "split_prompt_pairs"
+LAST = "dataset_generation.split_prompt_pairs"
 
 
 def configuration(folder: Path, url: str, concurrency: int) -> Path:

@@ -9,7 +9,12 @@ import pytest
 
 from safetydpo_kedro.parameters import ConceptParameters
 from safetydpo_kedro.prompts.chat import ChatReply
-from safetydpo_kedro.prompts.concepts import concept_key, expand, without_excluded
+from safetydpo_kedro.prompts.concepts import (
+    check_categories,
+    concept_key,
+    expand,
+    without_excluded,
+)
 from safetydpo_kedro.prompts.journal import ReplyJournal
 
 from .test_llm_writer import TEMPLATES
@@ -88,3 +93,9 @@ def test_excluded_concepts_are_taken_out_and_counted(caplog):
 )
 def test_case_punctuation_and_plural_make_no_other_concept(first, second, same):
     assert (concept_key(first) == concept_key(second)) == same
+
+
+def test_a_category_without_an_expert_is_refused():
+    check_categories(GIVEN, ["hate", "violence"])
+    with pytest.raises(ValueError, match=r"2 rows .* {'violence': 'knife'}.*one of hate, sexual"):
+        check_categories(GIVEN, ["hate", "sexual"])

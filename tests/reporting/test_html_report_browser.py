@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 
 from safetydpo_kedro.reporting.html_report import html_report
+from tests.browser import needs_browser, open_browser, wait
 from tests.reporting.evaluation_tables import report_content
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs chromium, chromedriver")
+pytestmark = needs_browser
 
-OPTIONS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1280,900",
-)
 COLUMN = """
 const table = document.getElementById(arguments[0]);
 const heading = [...table.tHead.rows[0].cells].find((c) => c.textContent.trim() === arguments[1]);
@@ -37,17 +26,8 @@ FILTERS = (
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    with open_browser(tmp_path_factory.mktemp("browser")) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +44,6 @@ def page(browser, report):
     browser.get(report)
     wait(browser, lambda: len(charts(browser)) == 3)
     return browser
-
-
-def wait(browser, condition):
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(browser, 20).until(lambda _: condition())
 
 
 def emulate(browser, scheme, width=1280, media="screen"):

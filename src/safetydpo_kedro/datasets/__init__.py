@@ -13,7 +13,7 @@ from safetydpo_kedro.datasets.inception import InceptionDataset
 from safetydpo_kedro.datasets.lora_adapter import LoraAdapterDataset
 from safetydpo_kedro.datasets.optional import LocalPathDataset, OptionalDataset
 from safetydpo_kedro.datasets.sharded import ShardedDataset
-from safetydpo_kedro.datasets.sharded_parquet import ShardedParquetDataset
+from safetydpo_kedro.datasets.sharded_parquet import ShardedImagesDataset, ShardedParquetDataset
 from safetydpo_kedro.datasets.sharded_tensors import ShardedSafetensorsDataset
 from safetydpo_kedro.datasets.tensors import SafetensorsDataset
 
@@ -30,6 +30,7 @@ __all__ = [
     "OptionalDataset",
     "SafetensorsDataset",
     "ShardedDataset",
+    "ShardedImagesDataset",
     "ShardedParquetDataset",
     "ShardedSafetensorsDataset",
 ]

@@ -42,7 +42,7 @@ class ImageClassifierDataset(AbstractDataset[None, "ImageClassifier"]):
         filepath: str,
         device: str = "auto",
         batch_size: int = 32,
-        hint: str = "Put an image classifier of transformers there, see docs/explanation/judges.md.",
+        hint: str = "Put an image classifier there, see docs/explanation/judges.md.",
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self._filepath = Path(filepath)

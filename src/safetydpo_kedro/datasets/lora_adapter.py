@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset, DatasetError
 
+from safetydpo_kedro.datasets.previews import TablePreview, preview_table
+
 if TYPE_CHECKING:
     from safetydpo_kedro.diffusion.lora import LoraAdapter
 
@@ -70,6 +72,21 @@ class LoraAdapterDataset(AbstractDataset["LoraAdapter", "LoraAdapter"]):
         else:
             from safetydpo_kedro.diffusion.lora_files import save_adapter as save
         save(data, self._filepath)
+
+    def preview(self, nrows: int = 40) -> TablePreview:
+        """The layers that the adapter changes most, for Kedro-Viz: rank, and size of ``ΔW``.
+
+        Args:
+            nrows: how many layers, at most.
+        """
+        import pandas as pd
+
+        rows = [
+            (name, layer.rank, str(layer.weight_shape), float(layer.delta().norm()))
+            for name, layer in self.load().layers.items()
+        ]
+        table = pd.DataFrame(rows, columns=["layer", "rank", "weight", "‖ΔW‖"])
+        return preview_table(table.sort_values("‖ΔW‖", ascending=False).head(nrows))
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

@@ -17,6 +17,7 @@ _TRACKED = (
     "manifest_path",
     "fingerprint_options",
 )
+_SHOWN = "preview"
 
 
 class OptionalDataset(AbstractDataset[Any, Any]):
@@ -29,7 +30,7 @@ class OptionalDataset(AbstractDataset[Any, Any]):
               type: safetydpo_kedro.datasets.OptionalDataset
               dataset:
                 type: pandas.ParquetDataset
-                filepath: data/03_primary/imported_pairs.parquet
+                filepath: data/02_intermediate/imported_pairs.parquet
 
     Args:
         dataset: the wrapped data set, or its catalog entry.
@@ -48,7 +49,7 @@ class OptionalDataset(AbstractDataset[Any, Any]):
         self.metadata = metadata
 
     def __getattr__(self, name: str) -> Any:
-        if name in _TRACKED:
+        if name in _TRACKED or (name == _SHOWN and self._exists()):
             return getattr(self._dataset, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 

@@ -134,6 +134,14 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         Raises:
             DatasetError: the folder is missing or incomplete.
         """
+        return self._read(self.shard_paths())
+
+    def shard_paths(self) -> list[Path]:
+        """Files of all shards, in order.
+
+        Raises:
+            DatasetError: the folder is missing or incomplete.
+        """
         manifest = Manifest.read(self.manifest_path)
         if manifest is None:
             state = "incomplete" if (self._path / IN_PROGRESS).is_file() else "not there"
@@ -145,7 +153,7 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
                 f"{self._path} lacks {len(missing)} of its {len(paths)} shards, the first is "
                 f"'{missing[0]}': run the node that makes it"
             )
-        return self._read(paths)
+        return paths
 
     def save(self, data: ShardPlan[Shard]) -> None:
         """Compute and write the shards of a plan that are not there yet.

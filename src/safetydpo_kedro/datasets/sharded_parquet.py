@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetydpo_kedro.datasets.previews import (
+    ImagePreview,
+    TablePreview,
+    preview_images,
+    preview_table,
+)
 from safetydpo_kedro.datasets.sharded import ShardedDataset
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+    from safetydpo_kedro.reporting.grids import Blur
 
 
 class ShardedParquetDataset(ShardedDataset["pd.DataFrame"]):
@@ -72,8 +80,49 @@ class ShardedParquetDataset(ShardedDataset["pd.DataFrame"]):
         images = {n: [StoredImage(path, n, i) for i in rows] for n in self._image_columns}
         return table.assign(**{n: pd.Series(c, table.index) for n, c in images.items()})[names]
 
+    def preview(self, nrows: int = 10) -> TablePreview:
+        """The first rows, for Kedro-Viz, without images and vectors.
+
+        Args:
+            nrows: how many.
+        """
+        import pandas as pd
+
+        head = self._read(self.shard_paths()[:1]).head(nrows)
+        plain = [n for n in head if head[n].map(pd.api.types.is_scalar).all()]
+        return preview_table(head[plain])
+
     def _describe(self) -> dict[str, Any]:
         return {"path": self._path, "image_columns": self._image_columns}
+
+
+class ShardedImagesDataset(ShardedParquetDataset):
+    """Sharded tables of which Kedro-Viz shows the images instead of the first rows.
+
+    Example:
+        .. code-block:: yaml
+
+            "{variant}_images":
+              type: safetydpo_kedro.datasets.ShardedImagesDataset
+              path: data/07_model_output/images/{variant}
+              image_columns: [image]
+              metadata: {kedro-viz: {preview_args: {count: 12}}}
+    """
+
+    def preview(self, count: int = 12, blur: Blur = "all") -> ImagePreview:
+        """A contact sheet of rows that are spread evenly over the first shard.
+
+        Args:
+            count: rows, at most.
+            blur: ``all``, or ``none`` for images that are known to be harmless.
+        """
+        from safetydpo_kedro.reporting.examples import evenly_spread
+
+        shard = self._read(self.shard_paths()[:1])
+        if shard.empty:
+            return ImagePreview("")  # Kedro-Viz shows nothing
+        some = shard.iloc[evenly_spread(min(count, len(shard)), len(shard))]
+        return preview_images(some, self._image_columns, blur)
 
 
 def to_arrow(table: pd.DataFrame, image_columns: Sequence[str]) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetydpo_kedro.datasets.previews import TablePreview, preview_tensors
 from safetydpo_kedro.datasets.sharded import ShardedDataset
 from safetydpo_kedro.datasets.tensors import load_tensors, save_tensors
 
@@ -42,6 +43,10 @@ class ShardedSafetensorsDataset(ShardedDataset["dict[str, Tensor]"]):
     ) -> None:
         super().__init__(path=path, metadata=metadata)
         self._mapped = mapped
+
+    def preview(self) -> TablePreview:
+        """Names, shapes and dtypes in the first shard, for Kedro-Viz."""
+        return preview_tensors(self.shard_paths()[0])
 
     def _write(self, shard: dict[str, Tensor], path: Path) -> None:
         save_tensors(shard, path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import AbstractDataset
 
 from safetydpo_kedro.artifacts import write_atomically
+from safetydpo_kedro.datasets.previews import TablePreview, preview_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,6 +92,10 @@ class SafetensorsDataset(AbstractDataset[Any, Any]):
         tensors, header = data if self._with_metadata else (data, None)
         with write_atomically(self._filepath) as temporary:
             save_tensors(tensors, temporary, header)
+
+    def preview(self) -> TablePreview:
+        """Names, shapes and dtypes, for Kedro-Viz."""
+        return preview_tensors(self._filepath)
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

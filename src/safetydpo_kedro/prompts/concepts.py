@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pandas as pd
 
@@ -59,6 +59,24 @@ def expand(
     proposed = [(c, name) for c, own in names.items() for name in own[given[c] :]]
     added = pd.DataFrame(proposed, columns=COLUMNS)
     return pd.concat([concepts[COLUMNS], added], ignore_index=True)
+
+
+def check_categories(concepts: pd.DataFrame, known: Collection[str]) -> None:
+    """Refuse concepts of a category that no expert is trained on.
+
+    Training would not forget them, and the terms that preserve would protect them.
+
+    Raises:
+        ValueError: there are such concepts; the message names them and the known categories.
+    """
+    unknown = concepts[~concepts["category"].isin(list(known))]
+    if len(unknown):
+        named = unknown.groupby("category", sort=False)["concept"].first().to_dict()
+        raise ValueError(
+            f"concepts: {len(unknown)} rows are of categories without an expert, the first of "
+            f"each is {named}. Correct them to one of {', '.join(known)}, or add the category to "
+            f"CATEGORIES in settings.py"
+        )
 
 
 def without_excluded(concepts: pd.DataFrame) -> pd.DataFrame:

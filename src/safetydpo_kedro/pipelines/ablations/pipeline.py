@@ -15,6 +15,7 @@ from safetydpo_kedro.settings import (
     CATEGORIES,
 )
 
+NAMESPACE = "ablations"
 ARMS = ("strategies", "variants", "kinds", "counts")
 RECIPES = "recipes"  # tag of all that the sweeps of the recipe need
 JUDGING = {
@@ -51,11 +52,13 @@ def create_training_pipeline(seed: str) -> Pipeline:
                     "seed": f"params:ablations.seeds.{seed}",
                 },
                 expert_name(kind, expert, seed),
-                name=f"train_{kind}_{expert}_{seed}",
+                name=f"train_{kind}_{expert}",
                 tags=["gpu"],
             )
             for changes, kind, expert in experts
-        ]
+        ],
+        namespace=f"{NAMESPACE}.seed_{seed}",
+        prefix_datasets_with_namespace=False,
     )
 
 
@@ -90,7 +93,7 @@ def create_judging_pipeline(seed: str) -> Pipeline:
                 **{name: expert_name(kind, name, seed) for name in CATEGORIES},
             },
             scores_name(kind, seed),
-            name=f"judge_{kind}_merges_{seed}",
+            name=f"judge_{kind}_merges",
             tags=["gpu"],
         )
         for kind in ABLATION_EXPERTS
@@ -99,10 +102,14 @@ def create_judging_pipeline(seed: str) -> Pipeline:
         nodes.judge_joint_experts,
         {**looking, **{kind: expert_name(kind, ALL_SINGLE, seed) for kind in ABLATION_JOINT}},
         scores_name("joint", seed),
-        name=f"judge_joint_experts_{seed}",
+        name="judge_joint_experts",
         tags=["gpu"],
     )
-    return Pipeline([*merges, joint])
+    return Pipeline(
+        [*merges, joint],
+        namespace=f"{NAMESPACE}.seed_{seed}",
+        prefix_datasets_with_namespace=False,
+    )
 
 
 def scores_name(kind: str, seed: str) -> str:
@@ -139,7 +146,9 @@ def create_report_pipeline() -> Pipeline:
                 ],
                 name="report_trials",
             ),
-        ]
+        ],
+        namespace=NAMESPACE,
+        prefix_datasets_with_namespace=False,
     )
 
 
@@ -176,7 +185,7 @@ def create_recipes_pipeline() -> Pipeline:
                 "seed": f"params:ablations.seeds.{seed}",
             },
             scores_name("recipes", seed),
-            name=f"judge_recipes_{seed}",
+            name=f"judge_seed_{seed}",
             tags=["gpu"],
         )
         for seed in ABLATION_SEEDS
@@ -191,7 +200,12 @@ def create_recipes_pipeline() -> Pipeline:
         ["recipe_table", *(f"recipe_{sweep}_figure" for sweep in ABLATION_SWEEPS)],
         name="report_recipes",
     )
-    return Pipeline([prompts_node(), questions, *judging, report], tags=[RECIPES])
+    sweeps = Pipeline(
+        [questions, *judging, report],
+        namespace=f"{NAMESPACE}.{RECIPES}",
+        prefix_datasets_with_namespace=False,
+    )
+    return Pipeline([prompts_node(), sweeps], tags=[RECIPES])
 
 
 def create_pipeline(**kwargs) -> Pipeline:
@@ -201,6 +215,7 @@ def create_pipeline(**kwargs) -> Pipeline:
         ["evaluation_prompts", "params:ablations.questions"],
         "ablation_questions",
         name="choose_questions",
+        namespace=NAMESPACE,
     )
     by_seed = (
         create_training_pipeline(seed) + create_judging_pipeline(seed) for seed in ABLATION_SEEDS

@@ -7,6 +7,7 @@ from kedro.pipeline import Node, Pipeline
 from safetydpo_kedro.pipelines.adversarial import goals, reports, searching
 from safetydpo_kedro.pipelines.adversarial.variants import (
     GOALS,
+    NAMESPACE,
     TRANSFERABLE,
     create_attack_pipeline,
 )
@@ -19,9 +20,8 @@ VICTIMS = (*ATTACKED, EXTERNAL)
 
 def create_search_pipeline() -> Pipeline:
     """What attackers want, and the attacks that see no victim."""
-    return Pipeline(
+    searching = Pipeline(
         [
-            prompts_node(),
             Node(
                 goals.draw_goals,
                 {
@@ -35,8 +35,11 @@ def create_search_pipeline() -> Pipeline:
                 tags=["gpu"],
             ),
             transferable_node(GOALS, TRANSFERABLE),
-        ]
+        ],
+        namespace=NAMESPACE,
+        prefix_datasets_with_namespace=False,
     )
+    return searching + Pipeline([prompts_node()])
 
 
 def transferable_node(goals: str, found: str) -> Node:
@@ -99,7 +102,9 @@ def create_report_pipeline() -> Pipeline:
                 "attack_grid",
                 name="show_attacks",
             ),
-        ]
+        ],
+        namespace=NAMESPACE,
+        prefix_datasets_with_namespace=False,
     )
 
 

@@ -14,6 +14,7 @@ from safetydpo_kedro.pipelines.evaluation.variants import (
     variant_inputs,
 )
 
+NAMESPACE = "adversarial"
 OUTPUTS = ("prompts", "images", "judgements")
 GOALS, TRANSFERABLE = "attack_goals", "transferable_prompts"
 
@@ -40,7 +41,7 @@ def create_attack_pipeline(variant: str) -> Pipeline:
     ]
     return in_namespace(
         nodes,
-        f"adversarial.{variant}",
+        f"{NAMESPACE}.{variant}",
         inputs={
             "goals": GOALS,
             "transferable": TRANSFERABLE,

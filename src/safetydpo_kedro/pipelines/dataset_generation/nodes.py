@@ -18,6 +18,7 @@ from safetydpo_kedro.parameters import (
     PromptWritingParameters,
     SplitParameters,
 )
+from safetydpo_kedro.settings import CATEGORIES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,10 +40,11 @@ def expand_concepts(
     parameters: ConceptParameters,
 ) -> pd.DataFrame:
     """The concepts, and if wanted more of them that a language model proposes."""
-    from safetydpo_kedro.prompts.concepts import expand, without_excluded
+    from safetydpo_kedro.prompts.concepts import check_categories, expand, without_excluded
     from safetydpo_kedro.prompts.journal import ReplyJournal
     from safetydpo_kedro.prompts.templates import read_templates
 
+    check_categories(concepts, CATEGORIES)
     kept = without_excluded(concepts)
     if parameters.per_category is None:
         return kept

@@ -130,5 +130,7 @@ def create_pipeline(**kwargs) -> Pipeline:
                 "pair_contact_sheet",
                 name="plot_pairs",
             ),
-        ]
+        ],
+        namespace="dataset_generation",
+        prefix_datasets_with_namespace=False,
     )

@@ -6,7 +6,11 @@ from kedro.pipeline import Node, Pipeline
 
 from safetydpo_kedro.pipelines.evaluation import baselines, judging, nodes, reports
 from safetydpo_kedro.pipelines.evaluation.summaries import create_report_pipeline
-from safetydpo_kedro.pipelines.evaluation.variants import EXTERNAL, create_variant_pipeline
+from safetydpo_kedro.pipelines.evaluation.variants import (
+    EXTERNAL,
+    NAMESPACE,
+    create_variant_pipeline,
+)
 from safetydpo_kedro.settings import ALL_SINGLE, MERGES, PUBLISHED, VARIANTS
 
 NAMESPACES = (*VARIANTS, EXTERNAL)
@@ -25,6 +29,7 @@ def prompts_node() -> Node:
         },
         "evaluation_prompts",
         name="collect_benchmarks",
+        namespace=NAMESPACE,
     )
 
 
@@ -35,6 +40,7 @@ def references_node() -> Node:
         ["reference_images", "judge_clip", "fid_network"],
         "reference_features",
         name="embed_references",
+        namespace=NAMESPACE,
     )
 
 
@@ -49,18 +55,20 @@ def create_shared_pipeline() -> Pipeline:
                 ["train_pairs", "preservation_prompts", "params:evaluation.baselines.concepts"],
                 "baseline_concepts",
                 name="choose_concepts",
+                namespace=NAMESPACE,
             ),
             Node(
                 reports.compare_with_targets,
                 ["image_scores", "benchmark_table", "params:evaluation.targets"],
                 "key_figures",
                 name="compare_with_targets",
+                namespace=NAMESPACE,
             ),
         ]
     )
 
 
 def create_pipeline(**kwargs) -> Pipeline:
-    """The whole evaluation; ``--namespaces hate`` draws and judges a single variant."""
+    """The whole evaluation; ``--namespaces evaluation.hate`` draws and judges one variant."""
     variants = (create_variant_pipeline(name) for name in NAMESPACES)
     return sum(variants, create_shared_pipeline()) + create_report_pipeline(NAMESPACES, SHOWN)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kedro.pipeline import Node, Pipeline
 
 from safetydpo_kedro.pipelines.evaluation import judging, reports
-from safetydpo_kedro.pipelines.evaluation.variants import JUDGE_MODELS
+from safetydpo_kedro.pipelines.evaluation.variants import JUDGE_MODELS, NAMESPACE
 
 REPORTED = (
     "evaluation_prompts",
@@ -138,5 +138,7 @@ def create_report_pipeline(
                 "evaluation_report",
                 name="write_report",
             ),
-        ]
+        ],
+        namespace=NAMESPACE,
+        prefix_datasets_with_namespace=False,
     )

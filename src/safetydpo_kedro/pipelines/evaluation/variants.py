@@ -11,6 +11,7 @@ from safetydpo_kedro.datasets.freshness import is_parameter
 from safetydpo_kedro.pipelines.evaluation import baselines, drawing, judging
 from safetydpo_kedro.settings import EDITED, EXPERTS, GUIDED, HARDENED, MERGES, VARIANTS
 
+NAMESPACE = "evaluation"
 EXTERNAL = "external"
 JUDGE_MODELS = {
     name: name for name in ("judge_clip", "q16_prompts", "score_clip", "extra_judge", "fid_network")
@@ -28,11 +29,11 @@ def adapter_name(variant: str) -> str | None:
 
 
 def create_variant_pipeline(variant: str) -> Pipeline:
-    """Drawing and judging of one variant, in its namespace."""
+    """Drawing and judging of one variant, in its namespace: ``evaluation.hate``."""
     outputs = (*OUTPUTS, "weights") if variant in EDITED else OUTPUTS
     return in_namespace(
         [*_making(variant), _drawing(variant), judge_node(), _measuring()],
-        variant,
+        f"{NAMESPACE}.{variant}",
         inputs={"adapter": adapter_name(variant)},
         outputs={name: f"{variant}_{name}" for name in outputs},
     )

@@ -106,7 +106,7 @@ def create_pipeline(**kwargs) -> Pipeline:
             **tables,
         },
         ["hardening_table", "hardening_table_markdown", "hardening_attack_success"],
-        name="compare_hardened",
+        name="compare_hardened",  # in no namespace: between training and this, others look at it
     )
     looked_at = create_variant_pipeline(HARDENED) + create_attack_pipeline(HARDENED)
     return create_training_pipeline() + looked_at + Pipeline([compare])

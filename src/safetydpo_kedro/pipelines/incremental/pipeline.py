@@ -26,5 +26,7 @@ def create_pipeline(**kwargs) -> Pipeline:
                 name="extend_merge",
                 tags=["gpu"],
             ),
-        ]
+        ],
+        namespace="incremental",
+        prefix_datasets_with_namespace=False,
     )

@@ -91,5 +91,7 @@ def create_pipeline(**kwargs) -> Pipeline:
                 "merge_report",
                 name="report_merges",
             ),
-        ]
+        ],
+        namespace="merging",
+        prefix_datasets_with_namespace=False,
     )
