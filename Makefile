@@ -4,7 +4,7 @@ STAMP := .venv/.installed
 TEST_MODEL := .venv/.test-model
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint viz pretrain clean
+.PHONY: help install run test lint viz package pretrain clean
 
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,12 @@ lint: install  ## style, format and import contracts
 
 viz: install  ## look at the pipelines in a browser
 	$(BIN)/kedro viz run
+
+# build/lib may hold modules that are gone; they would come into the wheel.
+package: install  ## the wheel, its configuration and the pictogram world, in dist/
+	rm -rf build/lib dist
+	$(BIN)/kedro package
+	git archive --output dist/data-safetydpo_kedro.tar.gz HEAD data/01_raw
 
 pretrain: install  ## remake the shipped pictogram weights from the sprites
 	$(BIN)/kedro run --pipelines pictogram_pretraining --only-missing-outputs
