@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
+import yaml
+
 from docs.generate.markdown import code, codes, table
-from docs.generate.project import CONF, ENVIRONMENTS, Project
+from docs.generate.project import CONF, ENVIRONMENTS, Project, load_project
 
 HEAD = ("entry", "layer", "type", "where", "made by", "used by", "what it is")
-ENTRY = re.compile(r'^"?([^\s"#:]+)"?:(?:\s*#\s*(.*))?')
+ENTRY = re.compile(r'^"?([^_\s"#:][^\s"#:]*)"?:(?:\s*#\s*(.*))?')
 
 
 def catalog_page(project: Project, pipeline: str) -> str:
@@ -21,7 +24,8 @@ def catalog_page(project: Project, pipeline: str) -> str:
     lines = [
         f"# Catalog: {pipeline}",
         f"From `conf/base/catalog_{pipeline}.yml`. A name with `{{…}}` is a pattern: it stands for "
-        "every data set whose name matches.",
+        "every data set whose name matches. With `--env sdxl`, say, inputs lie in "
+        "`data/01_raw/real` instead of `data/01_raw`, and artifacts below `data/sdxl`.",
         table(HEAD, [_row(project, name, entries[name], comments[name]) for name in comments]),
     ]
     return "\n\n".join(lines) + "\n"
@@ -46,8 +50,7 @@ def entry_comments(pipeline: str) -> dict[str, str]:
 
 def _row(project: Project, name: str, entry: dict[str, Any], comment: str) -> tuple[str, ...]:
     metadata = entry.get("metadata", {})
-    elsewhere = [env for env in ENVIRONMENTS if project.catalog[env].get(name) != entry]
-    replaced = [env for env in elsewhere if _place(project.catalog[env][name]) != _place(entry)]
+    replaced = [env for env in ENVIRONMENTS if name in _stated(env)]
     kind = (
         entry["type"]
         if "dataset" not in entry
@@ -60,10 +63,16 @@ def _row(project: Project, name: str, entry: dict[str, Any], comment: str) -> tu
         metadata.get("kedro-viz", {}).get("layer", ""),
         code(kind.replace("safetydpo_kedro.datasets.", "")),
         code(_place(entry)),
-        _nodes(project, name, "outputs"),
-        _nodes(project, name, "inputs"),
+        _nodes(name, "outputs"),
+        _nodes(name, "inputs"),
         " ".join(filter(None, about)).replace("|", "\\|"),
     )
+
+
+@cache
+def _stated(env: str) -> list[str]:
+    """Entries of an environment's own file."""
+    return list(yaml.safe_load((CONF / env / "catalog.yml").read_text("utf-8")))
 
 
 def _place(entry: dict[str, Any]) -> str:
@@ -73,15 +82,22 @@ def _place(entry: dict[str, Any]) -> str:
     return next(filter(None, places), "")
 
 
-def _nodes(project: Project, entry: str, side: str) -> str:
-    """Functions that make or use an entry, by pipeline; parts of one pipeline in another once."""
-    names: dict[str, list[str]] = {}
-    for pipeline, content in project.pipelines.items():
-        for node in content.nodes:
-            if any(project.entry(dataset) == entry for dataset in getattr(node, side)):
-                users = names.setdefault(node.func.__name__, [])
-                users += [pipeline] * (pipeline not in users)
+def _nodes(entry: str, side: str) -> str:
+    """Functions that make or use an entry, by the pipelines that have them."""
     grouped: dict[str, list[str]] = {}
-    for function, users in names.items():
+    for function, users in _users(side).get(entry, {}).items():
         grouped.setdefault(", ".join(users), []).append(function)
     return "; ".join(f"{codes(functions)} ({users})" for users, functions in grouped.items())
+
+
+@cache
+def _users(side: str) -> dict[str, dict[str, list[str]]]:
+    """Entry → function of a node → pipelines; of the nodes' inputs or outputs."""
+    project = load_project()
+    found: dict[str, dict[str, list[str]]] = {}
+    for pipeline, content in project.pipelines.items():
+        for node in content.nodes:
+            for entry in {project.entries.get(name, name) for name in getattr(node, side)}:
+                users = found.setdefault(entry, {}).setdefault(node.func.__name__, [])
+                users += [pipeline] * (pipeline not in users)
+    return found

@@ -10,6 +10,7 @@ from docs.generate.catalog import entry_comments
 from docs.generate.markdown import code, codes, plain, summary, table
 from docs.generate.project import Project, sections
 
+MOST = 24  # inputs that are named
 HEAD = ("node", "what it does", "inputs", "outputs", "tags")
 
 
@@ -18,33 +19,48 @@ class Group:
     """Nodes that do the same to different data sets, such as the training of every expert.
 
     Attributes:
+        project: that they are part of.
         nodes: in the order of the pipeline.
-        inputs: data sets and parameters, those of a catalog pattern under its name.
-        outputs: likewise.
     """
 
+    project: Project
     nodes: list[Node] = field(default_factory=list)
-    inputs: list[str] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
 
-    def add(self, project: Project, node: Node) -> None:
-        """Add a node, and what it reads and makes that others do not."""
-        self.nodes.append(node)
-        for names, known in ((node.inputs, self.inputs), (node.outputs, self.outputs)):
-            for name in (_general(project, node, name) for name in names):
-                if name not in known:
-                    known.append(name)
+    @property
+    def places(self) -> list[str]:
+        """Last part of each node's namespace, if these tell the nodes apart; else nothing."""
+        found = sorted({last_part(node) for node in self.nodes} - {""})
+        return found if 1 < len(found) == len(self.nodes) else []
 
     @property
     def label(self) -> str:
         """The node's name; of many, the common one or the first."""
         first = self.nodes[0]
-        if len(self.nodes) == 1:
-            return code(first.name)
-        if first.namespace:
-            spaces = ", ".join(node.namespace or "" for node in self.nodes)
-            return f"{code('{namespace}.' + first.short_name.split('.')[-1])} for {spaces}"
-        return f"{code(first.name)} and {len(self.nodes) - 1} more"
+        if self.places:
+            return f"{code(general(first, first.name))} for {', '.join(self.places)}"
+        more = f" and {len(self.nodes) - 1} more" if len(self.nodes) > 1 else ""
+        return code(first.name) + more
+
+    def names(self, side: str) -> list[str]:
+        """What the nodes' ``inputs`` or ``outputs`` are called, each once."""
+        found: dict[str, None] = {}
+        for node in self.nodes:
+            for name in getattr(node, side):
+                entry = self.project.entries.get(name, name)
+                found[general(node, entry) if self.places else entry] = None
+        return list(found)
+
+
+def last_part(node: Node) -> str:
+    """Last part of a node's namespace."""
+    return (node.namespace or "").rpartition(".")[2]
+
+
+def general(node: Node, name: str) -> str:
+    """A name with a star for the last part of the node's namespace."""
+    kind = "params:" if name.startswith("params:") else ""
+    parts = name.removeprefix(kind).split(".")
+    return kind + ".".join("*" if part == last_part(node) else part for part in parts)
 
 
 def pipeline_page(project: Project, name: str) -> str:
@@ -61,7 +77,7 @@ def pipeline_page(project: Project, name: str) -> str:
         f"# Pipeline: {name}",
         plain(summary(module)),
         f"```bash\nkedro run --pipelines {name}\n```",
-        f"{len(pipeline.nodes)} nodes, {part}. {' · '.join(links).capitalize()}".strip(),
+        f"{len(pipeline.nodes)} nodes, {part}. {' · '.join(links)}".strip(),
         table(HEAD, [_row(group) for group in groups(project, name)]),
     ]
     return "\n\n".join(lines) + "\n"
@@ -71,30 +87,17 @@ def groups(project: Project, name: str) -> list[Group]:
     """Nodes of a pipeline, in its order; those that do the same together."""
     found: dict[tuple, Group] = {}
     for node in project.pipelines[name].nodes:
-        outputs = tuple(_general(project, node, output) for output in node.outputs)
-        found.setdefault((node.func, outputs), Group()).add(project, node)
+        outputs = tuple(general(node, project.entries.get(name, name)) for name in node.outputs)
+        found.setdefault((node.func, outputs), Group(project)).nodes.append(node)
     return list(found.values())
 
 
 def _row(group: Group) -> tuple[str, ...]:
-    node = group.nodes[0]
-    shown = group.inputs if len(group.inputs) <= 24 else [*group.inputs[:24], "…"]
+    node, inputs = group.nodes[0], group.names("inputs")
     return (
         group.label,
         summary(node.func),
-        codes(shown),
-        codes(group.outputs),
+        codes(inputs[:MOST]) + (", …" if len(inputs) > MOST else ""),
+        codes(group.names("outputs")),
         codes(sorted(node.tags)),
     )
-
-
-def _general(project: Project, node: Node, name: str) -> str:
-    """Name of an input or output for all namespaces, or the catalog pattern that it matches."""
-    if node.namespace:
-        kind = "params:" if name.startswith("params:") else ""
-        rest = name.removeprefix(kind)
-        if rest.startswith(f"{node.namespace}."):
-            return f"{kind}{{namespace}}.{rest.removeprefix(f'{node.namespace}.')}"
-        if rest.endswith(f".{node.namespace}"):
-            return f"{kind}{rest.removesuffix(node.namespace)}{{namespace}}"
-    return name if name.startswith("params:") else project.entry(name)

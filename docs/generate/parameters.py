@@ -159,14 +159,15 @@ def _common(inputs: list[str]) -> set[str]:
 
 
 def _argument(project: Project, key: str) -> str:
-    """What a node's docstring says of the argument that a parameter is given to."""
+    """What a node's docstring says of the argument that takes a parameter, or its section."""
     for pipeline in project.pipelines.values():
         for node in pipeline.nodes:
             if f"params:{key}" in node.inputs:
                 docs = _documented_arguments(node.func)
                 named = (docs.get(argument) for argument in _arguments(node, f"params:{key}"))
                 return plain(next(filter(None, named), ""))
-    return ""
+    above = key.rpartition(".")[0]
+    return _argument(project, above) if above else ""
 
 
 def _arguments(node: Node, dataset: str) -> list[str]:

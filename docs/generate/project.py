@@ -31,21 +31,15 @@ class Project:
         default: the default pipeline.
         parameters: environment → parameters, typed where a node says how; ``base`` among them.
         catalog: environment → the catalog's entries, as Kedro reads them, paths filled in.
-        patterns: of ``conf/base``.
+        entries: data set of any pipeline → its entry in ``conf/base``: itself, or the factory
+            pattern that it matches; itself where it is only kept in memory.
     """
 
     pipelines: dict[str, Pipeline]
     default: Pipeline
     parameters: dict[str, dict[str, Any]]
     catalog: dict[str, dict[str, Any]]
-    patterns: CatalogConfigResolver
-
-    def entry(self, name: str) -> str:
-        """Catalog entry of a data set: itself, the factory pattern that it matches, or itself."""
-        name = name.partition("@")[0]
-        if name in self.catalog["base"]:
-            return name
-        return self.patterns.match_dataset_pattern(name) or name
+    entries: dict[str, str]
 
     def in_default(self, name: str) -> bool:
         """Whether a pipeline is part of ``kedro run``."""
@@ -58,17 +52,19 @@ def load_project() -> Project:
     bootstrap_project(ROOT)
     named = dict(pipelines)
     default = named.pop("__default__")
-    loaders = {env: _loader(env) for env in ("base", *ENVIRONMENTS)}
     validator = ParameterValidator(named)
+    parameters, catalog = {}, {}
+    for env in ("base", *ENVIRONMENTS):
+        # Read at once: the globals that a loader makes known hold until the next one is made.
+        loader = ExpertConfigLoader(str(CONF), env=env, **CONFIG_LOADER_ARGS)
+        parameters[env] = validator.validate_raw_params(loader["parameters"])
+        catalog[env] = loader["catalog"]
     return Project(
         pipelines=dict(sorted(named.items())),
         default=default,
-        parameters={
-            env: validator.validate_raw_params(loader["parameters"])
-            for env, loader in loaders.items()
-        },
-        catalog={env: loader["catalog"] for env, loader in loaders.items()},
-        patterns=CatalogConfigResolver(loaders["base"]["catalog"]),
+        parameters=parameters,
+        catalog=catalog,
+        entries=_entries(named, catalog["base"]),
     )
 
 
@@ -78,5 +74,10 @@ def sections(pipeline: str) -> list[str]:
     return list(yaml.safe_load(file.read_text("utf-8"))) if file.exists() else []
 
 
-def _loader(env: str) -> ExpertConfigLoader:
-    return ExpertConfigLoader(str(CONF), env=env, **CONFIG_LOADER_ARGS)
+def _entries(named: dict[str, Pipeline], catalog: dict[str, Any]) -> dict[str, str]:
+    resolver = CatalogConfigResolver(catalog)
+    datasets = {name for pipeline in named.values() for name in pipeline.datasets()}
+    return {
+        name: name if name in catalog else resolver.match_dataset_pattern(name) or name
+        for name in datasets
+    }
