@@ -65,9 +65,7 @@ def evaluated(catalog):
 def run(catalog, *nodes, **export):
     pipeline = create_pipeline()
     add_parameters(catalog, base_parameters(export=export), export=pipeline)
-    SequentialRunner().run(
-        pipeline.only_nodes(*(f"export.{n}" for n in nodes)) if nodes else pipeline, catalog
-    )
+    SequentialRunner().run(pipeline.only_nodes(*nodes) if nodes else pipeline, catalog)
     return folder_of(catalog)
 
 

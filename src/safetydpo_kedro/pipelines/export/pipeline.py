@@ -12,7 +12,7 @@ STRENGTH = "params:export.strength"
 
 
 def create_pipeline(**kwargs) -> Pipeline:
-    """``kedro run --pipelines export``; ``--nodes export.rename_for_kohya`` makes one alone.
+    """``kedro run --pipelines export``; ``--nodes rename_for_kohya`` makes one alone.
 
     Only the card needs an evaluation. Its node comes last (Kedro takes free nodes by name), so
     that the weights are there before it asks for the tables.
@@ -49,7 +49,5 @@ def create_pipeline(**kwargs) -> Pipeline:
                 "model_card",
                 name="write_model_card",
             ),
-        ],
-        namespace="export",
-        prefix_datasets_with_namespace=False,
+        ]
     )

@@ -26,7 +26,5 @@ def create_pipeline(**kwargs) -> Pipeline:
                 name="extend_merge",
                 tags=["gpu"],
             ),
-        ],
-        namespace="incremental",
-        prefix_datasets_with_namespace=False,
+        ]
     )

@@ -66,5 +66,5 @@ def _require(path: Path, source: str, other: str) -> None:
     if not path.is_file():
         raise ValueError(
             f"no file at '{path}'; put {source} there, or convert only what you have: "
-            f"`kedro run --pipelines judge_conversion --nodes judge_conversion.{other}`"
+            f"`kedro run --pipelines judge_conversion --nodes {other}`"
         )

@@ -23,7 +23,5 @@ def create_pipeline(**kwargs) -> Pipeline:
                 "fid_network",
                 name=nodes.INCEPTION_NODE,
             ),
-        ],
-        namespace="judge_conversion",
-        prefix_datasets_with_namespace=False,
+        ]
     )

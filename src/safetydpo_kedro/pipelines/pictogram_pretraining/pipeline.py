@@ -78,7 +78,5 @@ def create_pipeline(**kwargs) -> Pipeline:
                 "world_report",
                 name="check_world",
             ),
-        ],
-        namespace="pictogram_pretraining",
-        prefix_datasets_with_namespace=False,
+        ]
     )

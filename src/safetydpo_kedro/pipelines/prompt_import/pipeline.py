@@ -50,9 +50,7 @@ def create_pipeline(**kwargs) -> Pipeline:
                 ["rejected_rows", "import_report"],
                 name="report_import",
             ),
-        ],
-        namespace="prompt_import",
-        prefix_datasets_with_namespace=False,
+        ]
     )
 
 

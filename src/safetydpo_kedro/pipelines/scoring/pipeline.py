@@ -24,7 +24,6 @@ def create_pipeline(**kwargs) -> Pipeline:
         },
         "evaluation_prompts",
         name="collect_imported",
-        namespace="scoring",
     )
     variants = (create_variant_pipeline(name) for name in NAMESPACES)
     shared = Pipeline([prompts, references_node()])
