@@ -64,6 +64,7 @@ def make_small_project(folder: Path) -> None:
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
     shutil.copytree(ROOT / "data/01_raw", folder / "data/01_raw")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     (folder / "src").mkdir()
     (folder / "src/safetydpo_kedro").symlink_to(ROOT / "src/safetydpo_kedro")
     (folder / "conf/local").mkdir()

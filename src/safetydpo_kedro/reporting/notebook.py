@@ -29,6 +29,7 @@ def quiet() -> None:
     from transformers.utils import logging as transformers_logging
 
     logging.disable(logging.INFO)
+    diffusers_logging.set_verbosity_error()  # it warns of LoRAs that leave text encoders alone
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     shell = get_ipython()
