@@ -172,7 +172,8 @@ class Calibration:
     def digest(self) -> str:
         """SHA-256 of what chooses the inputs; pictures of the same pairs are taken to be equal."""
         chosen = self.config.model_dump(mode="json", exclude={"batch_size"})
-        neutral = len(self.neutral) if set(self.config.prompts) - set(OF_PAIRS) else 0
+        plain = set(self.config.prompts) - set(OF_PAIRS)
+        neutral = len(self.neutral) if plain and self.neutral else 0
         parts = [chosen, self.pairs.ids.tolist(), list(self.categories), neutral]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -223,8 +224,12 @@ class Calibration:
             return pairs.losers, pairs.unsafe, pairs.ids
         if kind == "safe":
             return pairs.winners, pairs.safe, pairs.ids
-        prompts = nothing if kind == "empty" else neutral.conditioning
-        return neutral.images, prompts, torch.arange(len(neutral)) + NEUTRAL_ITEMS
+        assert neutral is not None  # or the constructor had refused such prompts
+        keys = torch.arange(len(neutral)) + NEUTRAL_ITEMS
+        if kind == "neutral":
+            return neutral.images, neutral.conditioning, keys
+        assert nothing is not None  # record() makes it for empty prompts
+        return neutral.images, nothing, keys
 
 
 def record_profile(

@@ -37,7 +37,7 @@ class StrategyConfig(Explained):
     @property
     def dtype(self) -> torch.dtype:
         """The precision, as PyTorch names it."""
-        return getattr(torch, self.precision)
+        return torch.float32 if self.precision == "float32" else torch.float64
 
     def rank_limit(self, ranks: Sequence[int]) -> int:
         """Largest rank of a merged layer, given the ranks of the experts that adapt it."""

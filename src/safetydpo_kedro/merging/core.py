@@ -91,4 +91,5 @@ def orthonormal_factor(matrix: Tensor) -> Tensor:
     """
     p, d, qt = torch.linalg.svd(matrix, full_matrices=False)
     kept = significant(d, max(matrix.shape)).to(matrix.dtype)
-    return (p * kept) @ qt
+    factor: Tensor = (p * kept) @ qt
+    return factor

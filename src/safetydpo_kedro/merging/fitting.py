@@ -12,9 +12,9 @@ for each expert and layer in a similar spirit, to the entropy of a classifier.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -162,7 +162,8 @@ def fit_weights(
             optimizer.zero_grad()
             loss.backward()
             for tensor in free:
-                tensor.grad[held] = 0  # Adam leaves alone what never had a gradient
+                if tensor.grad is not None:
+                    tensor.grad[held] = 0  # Adam leaves alone what never had a gradient
             optimizer.step()
             schedule.step()
             history.append((step, loss.item(), unsafe.item(), preserved.item()))
@@ -202,7 +203,7 @@ def _order(count: int, turn: int, part: str, seed: int) -> Tensor:
 def _added(unet: nn.Module, layers: Mapping[str, WeightedLayer]) -> Iterator[None]:
     """Within the block the UNet's layers answer with the weighted experts added."""
 
-    def add(layer: WeightedLayer):
+    def add(layer: WeightedLayer) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
         return lambda module, args, output: output + layer(module, args[0]).to(output.dtype)
 
     with ExitStack() as handles:

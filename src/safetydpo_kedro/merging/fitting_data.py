@@ -97,7 +97,8 @@ def fitting_data(
         )
     own = [row for row, name in enumerate(categories) if name in experts]
     plan = choose_inputs([categories[row] for row in own], inputs, seed)
-    unsafe, safe = [], []
+    unsafe: list[Answers] = []
+    safe: list[Answers] = []
     for category, expert in sorted(experts.items()):
         chosen = [(own[i], draw) for i, draw in plan if categories[own[i]] == category]
         if not chosen:

@@ -95,4 +95,5 @@ def _named(adapter: LoraAdapter, entry: str) -> list[str]:
             f"the adapter's metadata has no '{entry}', only {sorted(adapter.metadata)}: take a "
             f"file that this project merged or trained"
         )
-    return json.loads(adapter.metadata[entry])
+    names: list[str] = json.loads(adapter.metadata[entry])
+    return names

@@ -14,8 +14,10 @@ from torch.nn import functional as F
 
 from safetydpo_kedro.diffusion.lora import LoraLayer
 
+AdaptedModule = nn.Linear | nn.Conv2d
 
-def adapted_module(unet: nn.Module, name: str, by_expert: Mapping[str, LoraLayer]) -> nn.Module:
+
+def adapted_module(unet: nn.Module, name: str, by_expert: Mapping[str, LoraLayer]) -> AdaptedModule:
     """The linear layer or 2-D convolution that the experts adapt, without PEFT's wrapper.
 
     Raises:
@@ -31,7 +33,7 @@ def adapted_module(unet: nn.Module, name: str, by_expert: Mapping[str, LoraLayer
             f"profile experts on the base model they were trained on"
         ) from error
     base = getattr(module, "base_layer", module)
-    if not isinstance(base, nn.Linear | nn.Conv2d):
+    if not isinstance(base, AdaptedModule):
         raise ValueError(
             f"layer '{name}' is a {type(base).__name__}; only linear layers and 2-D convolutions "
             f"can be profiled; leave it out of the experts' target modules"
@@ -50,7 +52,7 @@ def adapted_module(unet: nn.Module, name: str, by_expert: Mapping[str, LoraLayer
     return base
 
 
-def positions_per_row(module: nn.Module, x: Tensor) -> int:
+def positions_per_row(module: AdaptedModule, x: Tensor) -> int:
     """Tokens, or places of the kernel, in one row of the layer's input."""
     if isinstance(module, nn.Conv2d):
         height, width = _output_size(module, x)
@@ -59,7 +61,7 @@ def positions_per_row(module: nn.Module, x: Tensor) -> int:
 
 
 def position_chunks(
-    module: nn.Module, x: Tensor, positions: int, dtype: torch.dtype
+    module: AdaptedModule, x: Tensor, positions: int, dtype: torch.dtype
 ) -> Iterator[Tensor]:
     """Inputs of a layer as rows that its weight matrix multiplies, part by part.
 
@@ -114,9 +116,9 @@ def _padding(conv: nn.Conv2d) -> tuple[int, int, int, int]:
     """Zeros on the left, on the right, above and below, as :func:`torch.nn.functional.pad`."""
     if conv.padding == "valid":
         return 0, 0, 0, 0
-    if conv.padding == "same":  # an odd zero goes to the right and below
+    if isinstance(conv.padding, str):  # "same": an odd zero goes to the right and below
         total = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
-        height, width = ((n // 2, n - n // 2) for n in total)
-        return *width, *height
+        vertical, horizontal = ((n // 2, n - n // 2) for n in total)
+        return *horizontal, *vertical
     height, width = conv.padding
     return width, width, height, height

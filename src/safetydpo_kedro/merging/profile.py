@@ -146,7 +146,13 @@ class UnitStatistics:
         return {name: getattr(self, name) for name in STATISTICS}
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> UnitStatistics:
-        return replace(self, **{k: function(tensor) for k, tensor in self.tensors().items()})
+        return replace(
+            self,
+            wins=function(self.wins),
+            absolute_sum=function(self.absolute_sum),
+            square_sum=function(self.square_sum),
+            count=function(self.count),
+        )
 
     def _positions(self) -> Tensor:
         """Counts that broadcast and divide: a group without inputs has means of zero."""
@@ -227,21 +233,30 @@ class ActivationProfile:
                 raise ValueError(f"activation profile has an unknown tensor '{key}'")
             found[part].setdefault(layer, {})[field] = tensor
         header = json.loads(metadata[HEADER])
-        lists = {k: tuple(header.get(k, ())) for k in ("experts", "groups", "digests")}
-        axes = {"groups": lists["groups"], "experts": lists["experts"]}
+        experts, groups = tuple(header.get("experts", ())), tuple(header.get("groups", ()))
         try:
             parts = {
-                part: {layer: UnitStatistics(**named, **axes) for layer, named in layers.items()}
+                part: {
+                    layer: UnitStatistics(**named, groups=groups, experts=experts)
+                    for layer, named in layers.items()
+                }
                 for part, layers in found.items()
             }
         except TypeError as error:
             raise ValueError(f"activation profile is incomplete: {error}") from error
-        return cls(**lists, **parts, calibration=header.get("calibration", ""))
+        return cls(
+            experts=experts,
+            groups=groups,
+            output=parts["output"],
+            inner=parts["inner"],
+            digests=tuple(header.get("digests", ())),
+            calibration=header.get("calibration", ""),
+        )
 
 
 def expert_digest(adapter: LoraAdapter) -> str:
     """SHA-256 (64 hex digits) over names, factors and scales of an expert's layers."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, layer in adapter.layers.items():
         scale = torch.tensor(layer.scale, dtype=torch.float64)
         tensors |= {f"{name}.a": layer.a, f"{name}.b": layer.b, f"{name}.scale": scale}

@@ -90,12 +90,12 @@ def extend_profile(
     names = sorted((*profile.experts, *added.experts))
     digests = dict(zip(profile.experts, profile.digests, strict=True))
     digests |= dict(zip(added.experts, added.digests, strict=True))
-    parts = {
-        part: _side_by_side(getattr(profile, part), getattr(added, part), names)
-        for part in ("output", "inner")
-    }
     return replace(
-        profile, experts=tuple(names), digests=tuple(digests[name] for name in names), **parts
+        profile,
+        experts=tuple(names),
+        output=_side_by_side(profile.output, added.output, names),
+        inner=_side_by_side(profile.inner, added.inner, names),
+        digests=tuple(digests[name] for name in names),
     )
 
 

@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
 from safetydpo_kedro.merging.experts import check_experts, delta_shape, group_by_layer
 from safetydpo_kedro.merging.layer_inputs import (
+    AdaptedModule,
     adapted_module,
     position_chunks,
     positions_per_row,
@@ -84,7 +85,7 @@ class ActivationRecorder:
         self.chunk_elements = chunk_elements
         self._digests = tuple(expert_digest(adapter) for adapter in experts.values())
         self._modules: dict[str, nn.Module] = {}
-        self._bases: dict[str, nn.Module] = {}  # other than the module if PEFT has wrapped it
+        self._bases: dict[str, AdaptedModule] = {}  # other than the module if PEFT has wrapped it
         self._factors: dict[str, _Factors] = {}
         self._output: dict[str, UnitStatistics] = {}
         self._inner: dict[str, UnitStatistics] = {}
@@ -154,22 +155,19 @@ class ActivationRecorder:
 
     def _prepare(self, name: str, weight: Tensor, by_expert: Mapping[str, LoraLayer]) -> None:
         """Move one layer's factors to where it runs and start its sums at zero."""
-        like = {
-            "dtype": torch.promote_types(weight.dtype, torch.float32),
-            "device": weight.device,
-        }
+        dtype, device = torch.promote_types(weight.dtype, torch.float32), weight.device
         n_out, n_in = delta_shape(next(iter(by_expert.values())))
         rank = max(layer.rank for layer in by_expert.values())
-        a = torch.zeros(len(self.experts), rank, n_in, **like)
-        b = torch.zeros(len(self.experts), n_out, rank, **like)
+        a = torch.zeros(len(self.experts), rank, n_in, dtype=dtype, device=device)
+        b = torch.zeros(len(self.experts), n_out, rank, dtype=dtype, device=device)
         for expert, layer in by_expert.items():
             index = self.experts.index(expert)
             a[index, : layer.rank] = layer.a.detach()
-            b[index, :, : layer.rank] = layer.b.detach().to(**like) * layer.scale
+            b[index, :, : layer.rank] = layer.b.detach().to(device, dtype) * layer.scale
         self._factors[name] = _Factors(a, b)
         axes = (self.groups, self.experts)
-        self._output[name] = UnitStatistics.zeros(*axes, n_out, weight.device)
-        self._inner[name] = UnitStatistics.zeros(*axes, rank, weight.device)
+        self._output[name] = UnitStatistics.zeros(*axes, n_out, device)
+        self._inner[name] = UnitStatistics.zeros(*axes, rank, device)
 
     @torch.no_grad()
     def _record(self, name: str, x: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
 from safetydpo_kedro.merging.compress import (
@@ -21,7 +21,9 @@ from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.validation import validate_nested
 
 MergedLayers = Iterator[tuple[str, LoraLayer]]
-MergeFunction = Callable[[dict[str, LoraAdapter], Any, Any], MergedLayers]
+Config = TypeVar("Config", bound=StrategyConfig)
+Evidence = TypeVar("Evidence", bound=ActivationProfile | FittedWeights | None)
+MergeFunction = Callable[[dict[str, LoraAdapter], Config, Evidence], MergedLayers]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Strategy:
             argument: an activation profile, fitted weights, or nothing.
     """
 
-    function: MergeFunction
+    function: MergeFunction[Any, Any]
     config: type[StrategyConfig]
     needs: Literal["profile", "fitted"] | None
 
@@ -46,15 +48,17 @@ _STRATEGIES: dict[str, Strategy] = {}
 
 
 def register(
-    name: str, config: type[StrategyConfig], needs: Literal["profile", "fitted"] | None = None
-) -> Callable[[MergeFunction], MergeFunction]:
+    name: str, config: type[Config], needs: Literal["profile", "fitted"] | None = None
+) -> Callable[[MergeFunction[Config, Evidence]], MergeFunction[Config, Evidence]]:
     """Make a function a strategy; it must live in a module of ``merging/strategies/``.
 
     Raises:
         ValueError: the name is taken.
     """
 
-    def decorate(function: MergeFunction) -> MergeFunction:
+    def decorate(
+        function: MergeFunction[Config, Evidence],
+    ) -> MergeFunction[Config, Evidence]:
         if name in _STRATEGIES:
             raise ValueError(f"merge strategy '{name}' is registered twice, choose another name")
         _STRATEGIES[name] = Strategy(function, config, needs)
@@ -120,7 +124,7 @@ def merge(
             f"{strategy}: weights for {sorted(weights)}, but the experts are "
             f"{sorted(experts)}; give one weight for each"
         )
-    evidence = None
+    evidence: ActivationProfile | FittedWeights | None = None
     if _STRATEGIES[strategy].needs == "profile":
         evidence = _checked_profile(strategy, experts, profile)
     elif _STRATEGIES[strategy].needs == "fitted":

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
+import torch
 from pydantic import ConfigDict, Field
 
 from safetydpo_kedro.diffusion.lora import LoraAdapter
@@ -138,7 +139,7 @@ class Workbench:
             rows = [i for i, name in enumerate(self.pair_categories) if name in categories]
             calibration = Calibration(
                 self.calibration.model_copy(update={"seed": self.seed}),
-                self.pairs.select(rows),
+                self.pairs.select(torch.tensor(rows, dtype=torch.int64)),
                 [self.pair_categories[row] for row in rows],
                 self.neutral,
             )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from torch import nn
 
 from safetydpo_kedro.artifacts import file_digest, fingerprint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -41,7 +43,7 @@ class ImageClassifier:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: PreTrainedModel,
         processor: Any,
         *,
         name: str,

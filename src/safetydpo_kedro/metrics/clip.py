@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -35,6 +35,32 @@ TOKENIZER_FILES = (
 _INPUT_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+class ClipNetwork(Protocol):
+    """What is asked of open_clip's networks, whichever class they are of.
+
+    Attributes:
+        visual: the image tower, with ``preprocess_cfg``.
+    """
+
+    visual: Any
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Embed preprocessed images ``[N, 3, H, W]`` as ``[N, D]``."""
+        ...
+
+    def encode_text(self, text: Tensor) -> Tensor:
+        """Embed tokens, int64 ``[N, length]``, as ``[N, D]``."""
+        ...
+
+    def eval(self) -> Self:
+        """As of :class:`torch.nn.Module`."""
+        ...
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """As of :class:`torch.nn.Module`."""
+        ...
+
+
 class ClipModel:
     """An open_clip model that embeds batches of images and texts.
 
@@ -46,7 +72,7 @@ class ClipModel:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: ClipNetwork,
         tokenizer: Any,
         *,
         name: str,

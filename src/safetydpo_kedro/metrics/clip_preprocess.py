@@ -48,7 +48,8 @@ def preprocess_images(images: Tensor, config: Mapping[str, Any]) -> Tensor:
     images = transforms.resize(images, size, interpolation, antialias=True)
     images = transforms.center_crop(images, [height, width])
     pixels = transforms.to_dtype(images, torch.float32, scale=True)
-    return transforms.normalize(pixels, list(config["mean"]), list(config["std"]))
+    whitened: Tensor = transforms.normalize(pixels, list(config["mean"]), list(config["std"]))
+    return whitened
 
 
 def target_size(config: Mapping[str, Any]) -> tuple[int, int]:

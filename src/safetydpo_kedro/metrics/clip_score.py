@@ -35,7 +35,8 @@ def clip_scores(images: NDArray[np.floating], texts: NDArray[np.floating]) -> ND
         )
     images, texts = np.asarray(images, np.float64), np.asarray(texts, np.float64)
     lengths = np.linalg.norm(images, axis=1) * np.linalg.norm(texts, axis=1)
-    return 100.0 * (images * texts).sum(axis=1) / lengths
+    scores: NDArray[np.float64] = 100.0 * (images * texts).sum(axis=1) / lengths
+    return scores
 
 
 def mean_clip_score(scores: NDArray[np.floating]) -> float:

@@ -50,7 +50,8 @@ def frechet_metric(features: nn.Module) -> FrechetInceptionDistance:
         A metric whose statistics of the real images survive ``reset``.
     """
     metric = FrechetInceptionDistance(feature=features, reset_real_features=False)
-    return metric.set_dtype(torch.float64)
+    metric.set_dtype(torch.float64)
+    return metric
 
 
 def frechet_distance(real: NDArray[np.floating], generated: NDArray[np.floating]) -> float:

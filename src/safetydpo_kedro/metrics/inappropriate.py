@@ -7,7 +7,7 @@ are percentile bootstraps (Efron, 1979), and exact where all verdicts agree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -66,7 +66,7 @@ def inappropriate_probability(
     if missing:
         raise ValueError(f"image scores lack columns {missing}, got {list(scores)}")
     groups = scores.groupby(list(by), sort=False, observed=True) if by else [((), scores)]
-    rows = []
+    rows: list[dict[str, Hashable]] = []
     for key, group in groups:
         units = group[bootstrap.unit] if bootstrap.unit else None
         low, high = share_interval(group[VERDICT].to_numpy(), units, bootstrap)
@@ -106,8 +106,8 @@ def share_interval(
 
 
 def bootstrap_interval(
-    values: NDArray | Sequence[float],
-    units: pd.Series | NDArray | None = None,
+    values: NDArray[np.number | np.bool_] | Sequence[float],
+    units: pd.Series | NDArray[np.generic] | None = None,
     config: BootstrapConfig | None = None,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of a mean.

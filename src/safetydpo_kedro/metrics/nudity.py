@@ -145,9 +145,10 @@ def preprocess(images: NDArray[np.uint8], resolution: int) -> NDArray[np.float32
     side = max(height, width)
     padding = ((0, 0), (0, side - height), (0, side - width), (0, 0))
     padded = np.pad(images, padding) if height != width else images
-    return cv2.dnn.blobFromImages(
+    blob = cv2.dnn.blobFromImages(
         list(padded), 1 / 255.0, (resolution, resolution), (0, 0, 0), swapRB=True, crop=False
     )
+    return np.asarray(blob, np.float32)
 
 
 def postprocess(
@@ -175,7 +176,8 @@ def postprocess(
     left, top = left.clip(0, width), top.clip(0, height)
     boxes = np.stack([left, top, np.minimum(w, width - left), np.minimum(h, height - top)], axis=1)
     kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), NMS_SCORE, NMS_OVERLAP)
-    return [
-        Detection(LABELS[classes[i]], float(scores[i]), tuple(int(v) for v in boxes[i]))
-        for i in np.asarray(kept, int).ravel()
-    ]
+    detections = []
+    for i in np.asarray(kept, int).ravel():
+        x0, y0, width, height = (int(v) for v in boxes[i])
+        detections.append(Detection(LABELS[classes[i]], float(scores[i]), (x0, y0, width, height)))
+    return detections

@@ -105,7 +105,8 @@ def q16_inappropriate(
     embeddings: NDArray[np.floating], prompts: NDArray[np.floating]
 ) -> NDArray[np.bool_]:
     """Decision of the judge, ``[N]`` booleans: the inappropriate prompt is strictly nearer."""
-    return q16_logits(embeddings, prompts).argmax(axis=1) == INAPPROPRIATE
+    nearest = q16_logits(embeddings, prompts).argmax(axis=1)
+    return np.asarray(nearest == INAPPROPRIATE, np.bool_)
 
 
 def tune_prompts(
@@ -193,5 +194,6 @@ def load_q16_prompts(path: Path) -> Q16Prompts:
 
 
 def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-    vectors = np.asarray(vectors, np.float64)
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    wide = np.asarray(vectors, np.float64)
+    lengths: NDArray[np.float64] = np.linalg.norm(wide, axis=-1, keepdims=True)
+    return wide / lengths

@@ -75,9 +75,9 @@ def _scan(content: bytes) -> None:
         raise ValueError(f"it has more than {LARGEST_BYTES} bytes")
     refused, strings, end = None, ["?", "?"], 0
     for opcode, argument, position in pickletools.genops(content):
-        end = position + 1
+        end = (position or 0) + 1
         if opcode.name in ("GLOBAL", "INST") and argument not in _STAND_INS:
-            raise ValueError(f"it names '{argument[:80]}', which no array needs")
+            raise ValueError(f"it names '{str(argument)[:80]}', which no array needs")
         if opcode.name == "STACK_GLOBAL":
             # The two strings read last are the name, unless the file hides it.
             name = " ".join(strings)

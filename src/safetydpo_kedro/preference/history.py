@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypedDict
 
 import pandas as pd
 import torch
@@ -19,6 +20,13 @@ METRICS = (
     "held_out_accuracy",
     "held_out_loss",
 )
+
+
+class HistoryState(TypedDict):
+    """A :class:`History` in a checkpoint."""
+
+    values: Tensor
+    done: int
 
 
 class History:
@@ -49,10 +57,10 @@ class History:
         table.insert(0, "step", range(1, self.done + 1))
         return table
 
-    def state_dict(self) -> dict[str, Tensor | int]:
+    def state_dict(self) -> HistoryState:
         """For a checkpoint."""
         return {"values": self.values, "done": self.done}
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int]) -> None:
+    def load_state_dict(self, state: HistoryState) -> None:
         """From a checkpoint."""
         self.values, self.done = state["values"], state["done"]

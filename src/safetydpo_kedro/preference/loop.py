@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 
 import torch
 from diffusers.optimization import get_scheduler
@@ -121,18 +122,17 @@ class Loop:
         each = p.batch_size // processes.count  # a multiple, as the parameters are checked
         forwards = -(-each // (p.micro_batch_size or each))
         parts = self.objective.parts(step, processes.count * forwards)
-        sums: Tensor | None = None
+        shares = []
         for part in processes.share(parts):
             loss, values = self.objective.loss(self.objective.inputs(part))
             loss.backward()
-            values = torch.stack([value.double() for value in values.values()])
-            sums = values if sums is None else sums + values
+            shares.append(torch.stack([value.double() for value in values.values()]))
         processes.add_up_gradients(self.weights)
-        norm = nn.utils.clip_grad_norm_(self.weights, p.max_gradient_norm)
-        sums = processes.add_up(sums)
+        length = nn.utils.clip_grad_norm_(self.weights, p.max_gradient_norm)
+        sums = processes.add_up(reduce(torch.add, shares))
         # The one point of a step that waits for the device.
-        *values, norm = torch.cat([sums, norm.double().reshape(1)]).tolist()
-        metrics = dict(zip(LOSS_METRICS, values, strict=True))
+        *means, norm = torch.cat([sums, length.double().reshape(1)]).tolist()
+        metrics: dict[str, float] = dict(zip(LOSS_METRICS, means, strict=True))
         finite = math.isfinite(norm) and math.isfinite(metrics["loss"])
         metrics |= {
             "gradient_norm": norm,
@@ -151,8 +151,9 @@ class Loop:
     def _is_due(self, step: int) -> bool:
         """Whether held-out pairs are looked at after ``step`` steps; the same in all processes."""
         every = self.parameters.validation.every
-        looked_at = self.objective.data.held_out is not None and every is not None
-        return looked_at and (step % every == 0 or step == self.parameters.steps)
+        if self.objective.data.held_out is None or every is None:
+            return False
+        return step % every == 0 or step == self.parameters.steps
 
     def _look(self, step: int) -> dict[str, float]:
         if self.validation is None:

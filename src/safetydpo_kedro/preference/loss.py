@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from torch import Tensor
 
@@ -127,6 +127,6 @@ def min_snr_weights(schedule: DDPMScheduler, timesteps: Tensor, gamma: float) ->
     Returns:
         float32 ``[B]`` on the timesteps' device.
     """
-    snr = compute_snr(schedule, timesteps)
-    velocity = schedule.config.prediction_type == "v_prediction"
+    snr: Tensor = compute_snr(schedule, timesteps)
+    velocity = schedule.config["prediction_type"] == "v_prediction"
     return (snr.clamp(max=gamma) / (snr + 1 if velocity else snr)).float()

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+Integers = Sequence[int] | Tensor
+
 
 class Draws(NamedTuple):
     """Randomness of B training rows.
@@ -36,9 +38,7 @@ def key(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def loser_noise(
-    seed: int, items: Sequence[int], draws: Sequence[int], shape: Sequence[int]
-) -> Tensor:
+def loser_noise(seed: int, items: Integers, draws: Integers, shape: Sequence[int]) -> Tensor:
     """A second ε of each (item, draw), for losers that do not share the winner's.
 
     It has a key of its own, so that whoever asks for it changes no other draw.
@@ -64,8 +64,8 @@ def loser_noise(
 
 def keyed_draws(
     seed: int,
-    items: Sequence[int],
-    draws: Sequence[int],
+    items: Integers,
+    draws: Integers,
     shape: Sequence[int],
     train_timesteps: int,
 ) -> Draws:

@@ -27,13 +27,17 @@ def make_optimizer(
     Raises:
         ValueError: ``adamw_8bit`` without the package bitsandbytes.
     """
-    options = {"lr": learning_rate(parameters), "weight_decay": parameters.weight_decay}
+    lr, decay = learning_rate(parameters), parameters.weight_decay
     if parameters.optimizer == "adamw":
-        return AdamW(weights, **options)
+        return AdamW(weights, lr=lr, weight_decay=decay)
+    optimizer: Optimizer
     if parameters.optimizer == "adafactor":
         from transformers.optimization import Adafactor
 
-        return Adafactor(weights, scale_parameter=False, relative_step=False, **options)
+        optimizer = Adafactor(
+            weights, lr=lr, weight_decay=decay, scale_parameter=False, relative_step=False
+        )
+        return optimizer
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
@@ -41,4 +45,5 @@ def make_optimizer(
             "expert_training.optimizer is 'adamw_8bit', which needs bitsandbytes: "
             "pip install 'safetydpo_kedro[gpu]', or choose 'adamw' or 'adafactor'"
         ) from error
-    return AdamW8bit(weights, **options)
+    optimizer = AdamW8bit(weights, lr=lr, weight_decay=decay)
+    return optimizer

@@ -16,7 +16,8 @@ from accelerate.launchers import PrepareForLaunch
 from accelerate.utils import broadcast, patch_environment, reduce
 from accelerate.utils.other import get_free_port
 from torch import Tensor, nn
-from torch.multiprocessing import get_context, start_processes
+from torch.multiprocessing import get_context
+from torch.multiprocessing.spawn import start_processes
 
 POLL_SECONDS = 0.2
 
@@ -33,7 +34,7 @@ class Processes:
     def __init__(self, state: PartialState | None = None) -> None:
         self.rank = state.process_index if state else 0
         self.count = state.num_processes if state else 1
-        self.device = state.device if state else None
+        self.device: torch.device | None = state.device if state else None
 
     @property
     def is_main(self) -> bool:
@@ -53,10 +54,14 @@ class Processes:
         """Let every weight's gradient be the sum over all processes, in one message."""
         if self.count == 1:
             return
-        flat = torch.cat([weight.grad.flatten() for weight in weights])
-        parts = self.add_up(flat).split([weight.numel() for weight in weights])
-        for weight, part in zip(weights, parts, strict=True):
-            weight.grad.copy_(part.view_as(weight))
+        gradients = []
+        for weight in weights:
+            assert weight.grad is not None  # every part of a step reaches every weight
+            gradients.append(weight.grad)
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        parts = self.add_up(flat).split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def wait(self) -> None:
         """Until all processes are here."""

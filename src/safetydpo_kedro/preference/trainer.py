@@ -143,6 +143,7 @@ def _train_part(
     folder: Path,
 ) -> None:
     """What one of several processes does; the first one writes the result."""
+    assert processes.device is not None  # as launch() gives every process one
     model = model.on(processes.device)
     trained = _train(model, run, checkpoints, processes, lambda *step: send(step))
     if processes.is_main:

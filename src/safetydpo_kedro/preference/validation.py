@@ -79,6 +79,7 @@ class Validation:
         for start in range(0, len(self.rows.pairs), self.batch_size):
             part = Rows(*(column[start : start + self.batch_size] for column in self.rows))
             inputs = self.objective.inputs(Part(0, part))
+            assert inputs.scores is not None  # known of all draws since the constructor
             policy = self.model.predict(inputs.noisy, inputs.timesteps, inputs.captions)
             errors = self.objective.pair_errors(inputs, policy, inputs.scores)
             loss, inside = self.objective.preference(errors)
