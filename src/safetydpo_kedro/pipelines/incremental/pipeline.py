@@ -8,7 +8,7 @@ from safetydpo_kedro.pipelines.incremental import nodes
 
 
 def create_pipeline(**kwargs) -> Pipeline:
-    """``kedro run --pipelines incremental --params added=weapons``."""
+    """``kedro run --pipelines incremental --params added=hate``."""
     return Pipeline(
         [
             Node(

@@ -66,5 +66,6 @@ def _require(path: Path, source: str, other: str) -> None:
     if not path.is_file():
         raise ValueError(
             f"no file at '{path}'; put {source} there, or convert only what you have: "
-            f"`kedro run --pipelines judge_conversion --nodes {other}`"
+            f"`kedro run --pipelines judge_conversion --nodes {other}`. Name the environment of "
+            f"your model (`--env sd15`): without one, this replaces the judge of the pictograms"
         )
