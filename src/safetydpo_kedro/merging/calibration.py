@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Literal, NamedTuple, Self
 
 import torch
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -20,15 +20,15 @@ from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.recorder import ActivationRecorder
+from safetydpo_kedro.parameters import Strict
 from safetydpo_kedro.preference.latents import LatentImages, LatentPairs, PreservedImages
 from safetydpo_kedro.preference.noise import key, keyed_draws
-from safetydpo_kedro.validation import Explained
 
 NEUTRAL_ITEMS = 2**40  # keys of the noise of neutral images, away from those of pairs
 OF_PAIRS = ("unsafe", "safe")
 
 
-class CalibrationConfig(Explained):
+class CalibrationConfig(Strict):
     """What the experts' activations are measured on.
 
     The paper says "across all inputs" and no more; the default is our reading of it, all else
@@ -52,8 +52,6 @@ class CalibrationConfig(Explained):
         >>> CalibrationConfig(latents="noise").timestep_range(1000)
         (999, 1000)
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     inputs: int = Field(default=512, ge=1)
     prompts: tuple[Literal["unsafe", "safe", "neutral", "empty"], ...] = Field(

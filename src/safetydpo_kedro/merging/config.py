@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from pydantic import ConfigDict, Field, FiniteFloat
+from pydantic import Field, FiniteFloat
 
-from safetydpo_kedro.validation import Explained
+from safetydpo_kedro.parameters import Strict
 
 
-class StrategyConfig(Explained):
+class StrategyConfig(Strict):
     """Settings shared by all strategies; each strategy subclasses it with its own.
 
     Attributes:
@@ -26,8 +26,6 @@ class StrategyConfig(Explained):
         precision: dtype of all arithmetic. The merged factors have the widest dtype of the
             experts' factors, whatever the precision.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     strength: float = Field(default=1.0, allow_inf_nan=False)
     rank: int | None = Field(default=None, ge=1)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -30,11 +30,11 @@ from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.merging.experts import check_experts, group_by_layer
 from safetydpo_kedro.merging.fitted import FittedWeights
 from safetydpo_kedro.merging.fitting_data import Answers, FittingData
+from safetydpo_kedro.parameters import Strict
 from safetydpo_kedro.preference.noise import key
-from safetydpo_kedro.validation import Explained
 
 
-class FittingConfig(Explained):
+class FittingConfig(Strict):
     """How the weights are fitted.
 
     Attributes:
@@ -47,8 +47,6 @@ class FittingConfig(Explained):
         seed: of the order of the inputs.
         gradient_checkpointing: compute activations twice instead of keeping them.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     fit: Literal["rows", "columns", "both"] = "both"
     steps: int = Field(default=150, ge=1)

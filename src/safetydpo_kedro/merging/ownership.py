@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from safetydpo_kedro.merging.profile import UnitStatistics
+from safetydpo_kedro.parameters import Strict
 
 
-class OwnershipConfig(BaseModel):
+class OwnershipConfig(Strict):
     """How units are given to experts. The paper does not settle it; defaults are our reading.
 
     ``contrast``, ``mean_square``, ``share`` and ``groups`` are ours, beyond the paper.
@@ -33,8 +34,6 @@ class OwnershipConfig(BaseModel):
         shared_claims: whether experts that claim one unit are averaged (``mean``) or added
             (``sum``), for ``top_fraction`` and ``share``.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     statistic: Literal["wins", "mean_activation", "mean_square", "contrast"] = "wins"
     groups: tuple[str, ...] | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.diffusion.model import DiffusionModel
@@ -19,13 +19,13 @@ from safetydpo_kedro.merging.fitting import FittingConfig, fit_weights
 from safetydpo_kedro.merging.fitting_data import fitting_data
 from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import merge
+from safetydpo_kedro.parameters import Strict
 from safetydpo_kedro.preference.latents import LatentPairs, PreservedImages
-from safetydpo_kedro.validation import Explained
 
 ALONE = "expert alone"
 
 
-class Arm(Explained):
+class Arm(Strict):
     """One way to merge, over a range of strengths.
 
     Attributes:
@@ -34,8 +34,6 @@ class Arm(Explained):
         fitting: settings of the fit that differ from those of the run, for fitted strategies.
         strengths: multipliers of ``ΔW``, one point of the trade-off curve each.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     strategy: str
     config: dict[str, Any] = Field(default_factory=dict)

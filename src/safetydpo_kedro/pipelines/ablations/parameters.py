@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, RootModel, model_validator
 from safetydpo_kedro.parameters import ExpertTrainingParameters, NoiseParameters, Strict
 from safetydpo_kedro.pipelines.ablations.training import changed
 from safetydpo_kedro.settings import ABLATION_SWEEPS
-from safetydpo_kedro.validation import Explained, suggestion, validate_nested
+from safetydpo_kedro.validation import suggestion, validate_nested
 
 if TYPE_CHECKING:
     from safetydpo_kedro.merging.trials import Arm
@@ -40,15 +40,13 @@ class ArmsParameters(RootModel[dict[str, dict[str, Any]]]):
         return self
 
 
-class QuestionsParameters(Explained):
+class QuestionsParameters(Strict):
     """How much every trial draws.
 
     Attributes:
         per_category: unsafe prompts of each category, and as many safe ones.
         per_neutral_concept: prompts of each neutral concept.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     per_category: int = 9
     per_neutral_concept: int = 2
