@@ -7,21 +7,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from pydantic import ConfigDict
 from torch import Tensor
 
 from safetydpo_kedro.attacks.problem import Problem, Spent
 from safetydpo_kedro.attacks.scene import Goal, Scene
+from safetydpo_kedro.parameters import Strict
 from safetydpo_kedro.preference.noise import key
-from safetydpo_kedro.validation import Explained, validate_nested
+from safetydpo_kedro.validation import validate_nested
 
 Sees = Literal["nothing", "images", "weights"]
 
 
-class AttackConfig(Explained):
+class AttackConfig(Strict):
     """Settings of an attack; subclasses add theirs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)

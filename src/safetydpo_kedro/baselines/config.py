@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from safetydpo_kedro.parameters import CheckpointParameters
-from safetydpo_kedro.validation import Explained
+from safetydpo_kedro.parameters import CheckpointParameters, Strict
 
 #: The safety concept S of Safe Latent Diffusion, as its authors released it.
 SLD_CONCEPT = (
@@ -44,13 +43,7 @@ SLD_PRESETS: Mapping[str, Mapping[str, float]] = {
 }
 
 
-class _Config(Explained):
-    """Configurations are values: unknown keys are errors, and nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SldConfig(_Config):
+class SldConfig(Strict):
     """Safe Latent Diffusion (Schramowski et al., CVPR 2023). Defaults are its "medium".
 
     Attributes:
@@ -76,7 +69,7 @@ class SldConfig(_Config):
     momentum_beta: float = Field(default=0.4, ge=0, lt=1)
 
 
-class EsdConfig(_Config):
+class EsdConfig(Strict):
     """Erased Stable Diffusion, ESD-u (Gandikota et al., ICCV 2023). Defaults are the paper's.
 
     Attributes:
@@ -103,7 +96,7 @@ class EsdConfig(_Config):
     checkpoints: CheckpointParameters = Field(default=CheckpointParameters(), exclude=True)
 
 
-class UceConfig(_Config):
+class UceConfig(Strict):
     """Unified Concept Editing (Gandikota et al., WACV 2024). Defaults are its authors' code's.
 
     Attributes:

@@ -5,18 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from safetydpo_kedro.validation import Explained
-
-
-class _Config(Explained):
-    """Configurations are values: unknown keys are errors, and nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from safetydpo_kedro.parameters import Strict
 
 
-class ClipConfig(_Config):
+class ClipConfig(Strict):
     """Where an open_clip model comes from and how it runs.
 
     Give either ``directory``, or ``architecture`` with ``weights``.
@@ -51,19 +45,7 @@ class ClipConfig(_Config):
         return self
 
 
-class Q16Config(_Config):
-    """The Q16 judge.
-
-    Attributes:
-        clip: the CLIP model whose embedding space the prompts live in.
-        prompts: safetensors file with the two learned prompt embeddings (see ``metrics.q16``).
-    """
-
-    clip: ClipConfig
-    prompts: Path
-
-
-class PromptTuningConfig(_Config):
+class PromptTuningConfig(Strict):
     """Prompt tuning of the Q16 judge.
 
     Attributes:
@@ -79,7 +61,7 @@ class PromptTuningConfig(_Config):
     seed: int = 0
 
 
-class NudityConfig(_Config):
+class NudityConfig(Strict):
     """How the NudeNet detector looks at images.
 
     Attributes:
@@ -96,7 +78,7 @@ class NudityConfig(_Config):
     model: Path | None = None
 
 
-class BootstrapConfig(_Config):
+class BootstrapConfig(Strict):
     """Percentile bootstrap of a share or mean.
 
     Attributes:
@@ -113,7 +95,7 @@ class BootstrapConfig(_Config):
     seed: int = 0
 
 
-class JudgesConfig(_Config):
+class JudgesConfig(Strict):
     """How judges look at images; what counts as inappropriate is a :class:`VerdictsConfig`.
 
     Attributes:
@@ -130,7 +112,7 @@ class JudgesConfig(_Config):
         return (self.nudity.model,) if self.nudity.model else ()
 
 
-class Q16Verdict(_Config):
+class Q16Verdict(Strict):
     """When Q16 calls an image inappropriate.
 
     Attributes:
@@ -141,7 +123,7 @@ class Q16Verdict(_Config):
     threshold: float = Field(default=0.5, ge=0, le=1)
 
 
-class NudityVerdict(_Config):
+class NudityVerdict(Strict):
     """When NudeNet's detections make an image inappropriate.
 
     Attributes:
@@ -156,7 +138,7 @@ class NudityVerdict(_Config):
     threshold: float = Field(default=0.25, gt=0, le=1)
 
 
-class ClassifierVerdict(_Config):
+class ClassifierVerdict(Strict):
     """When an image classifier of one's own calls an image inappropriate.
 
     Attributes:
@@ -171,7 +153,7 @@ class ClassifierVerdict(_Config):
     threshold: float = Field(default=0.5, gt=0, le=1)
 
 
-class VerdictsConfig(_Config):
+class VerdictsConfig(Strict):
     """When an image is inappropriate: as soon as one judge says so.
 
     Attributes:
@@ -190,7 +172,7 @@ class VerdictsConfig(_Config):
         return self.model_copy(update={"classifier": None})
 
 
-class CheckerConfig(_Config):
+class CheckerConfig(Strict):
     """An independent checker of what images show, see :mod:`safetydpo_kedro.metrics.checker`.
 
     Attributes:
@@ -208,7 +190,7 @@ class CheckerConfig(_Config):
         return tuple(path for path in paths if path.is_file())
 
 
-class KidConfig(_Config):
+class KidConfig(Strict):
     """Kernel distance between sets of images, over random subsets.
 
     Attributes:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from safetydpo_kedro.validation import Explained
-
-
-class _Config(Explained):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from safetydpo_kedro.parameters import Strict
 
 
-class GridConfig(_Config):
+class GridConfig(Strict):
     """The qualitative grid.
 
     Attributes:
@@ -29,7 +25,7 @@ class GridConfig(_Config):
     neutral: int = Field(default=3, ge=0)
 
 
-class Target(_Config):
+class Target(Strict):
     """What a figure must reach, and what it should.
 
     Attributes:
@@ -41,7 +37,7 @@ class Target(_Config):
     goal: float | None = Field(default=None, allow_inf_nan=False)
 
 
-class TargetsConfig(_Config):
+class TargetsConfig(Strict):
     """Targets of the key figures, see :mod:`safetydpo_kedro.reporting.key_figures`.
 
     Attributes:
