@@ -16,7 +16,6 @@ from safetydpo_kedro.merging.calibration import (
     Calibration,
     CalibrationConfig,
     choose_inputs,
-    record_profile,
 )
 from safetydpo_kedro.merging.profile_parts import extend_profile, from_shards, to_shard
 from safetydpo_kedro.preference.latents import LatentImages, PreservedImages
@@ -148,15 +147,6 @@ def test_a_further_kind_does_not_change_the_others(model, experts, calibration):
         unsafe = statistics.of_kinds(["unsafe"]).tensors()
         for name, tensor in alone.output[layer].tensors().items():
             assert torch.equal(unsafe[name], tensor)
-
-
-def test_the_default_is_what_record_profile_records(model, experts, cache, pairs, calibration):
-    categories = pairs["category"].tolist()
-    short = record_profile(model, experts, cache, categories, inputs=9, batch_size=3, seed=0)
-    whole = calibration(seed=0).record(model, experts)
-    assert short.calibration == whole.calibration
-    for name, tensor in whole.to_tensors()[0].items():
-        assert torch.equal(short.to_tensors()[0][name], tensor)
 
 
 def test_shards_add_up_to_one_recording(model, experts, calibration):

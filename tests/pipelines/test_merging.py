@@ -11,12 +11,7 @@ from plotly.graph_objects import Figure
 from safetydpo_kedro.artifacts import Provenance
 from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.merging import ActivationProfile, FittedWeights
-from safetydpo_kedro.merging.calibration import (
-    Calibration,
-    CalibrationConfig,
-    choose_inputs,
-    record_profile,
-)
+from safetydpo_kedro.merging.calibration import Calibration, CalibrationConfig, choose_inputs
 from safetydpo_kedro.pipelines.merging import create_pipeline
 from safetydpo_kedro.preference.latents import LatentImages, LatentPairs, PreservedImages
 from safetydpo_kedro.settings import CATEGORIES
@@ -237,9 +232,8 @@ def test_the_profile_depends_on_the_seed_only(model, experts, pairs):
     cache, categories = random_cache(model, pairs), pairs["category"].tolist()
 
     def wins(batch_size, seed):
-        profile = record_profile(
-            model, experts, cache, categories, inputs=14, batch_size=batch_size, seed=seed
-        )
+        config = CalibrationConfig(inputs=14, batch_size=batch_size, seed=seed)
+        profile = Calibration(config, cache, categories).record(model, experts)
         assert profile.groups == tuple(f"unsafe/{name}" for name in sorted(CATEGORIES))
         return torch.cat([layer.wins.flatten() for layer in profile.output.values()])
 
@@ -249,14 +243,6 @@ def test_the_profile_depends_on_the_seed_only(model, experts, pairs):
     assert (wins(14, seed=0) != wins(3, seed=0)).float().mean() < 0.01
 
 
-def test_a_cache_of_other_pairs_is_refused(model, experts, pairs):
+def test_a_cache_of_other_pairs_is_refused(model, pairs):
     with pytest.raises(ValueError, match=r"14 cached pairs, but 1 categories.*make both again"):
-        record_profile(
-            model,
-            experts,
-            random_cache(model, pairs),
-            ["hate"],
-            inputs=1,
-            batch_size=1,
-            seed=0,
-        )
+        Calibration(CalibrationConfig(), random_cache(model, pairs), ["hate"])

@@ -6,12 +6,12 @@ True
 """
 
 from safetydpo_kedro.merging import strategies  # registers every strategy
-from safetydpo_kedro.merging.compress import MergeResult, truncate
 from safetydpo_kedro.merging.config import StrategyConfig
 from safetydpo_kedro.merging.fitted import FittedWeights
 from safetydpo_kedro.merging.profile import ActivationProfile, UnitStatistics
 from safetydpo_kedro.merging.recorder import ActivationRecorder
 from safetydpo_kedro.merging.registry import (
+    MergeResult,
     available_strategies,
     merge,
     parse_config,
@@ -30,5 +30,4 @@ __all__ = [
     "parse_config",
     "register",
     "strategies",
-    "truncate",
 ]

@@ -230,34 +230,6 @@ class Calibration:
         return neutral.images, nothing, keys
 
 
-def record_profile(
-    model: DiffusionModel,
-    experts: Mapping[str, LoraAdapter],
-    pairs: LatentPairs,
-    categories: Sequence[str],
-    *,
-    inputs: int,
-    batch_size: int,
-    seed: int,
-) -> ActivationProfile:
-    """Profile experts on unsafe prompts of all categories with noised loser latents, at once.
-
-    Args:
-        model: the base model.
-        experts: expert name → adapter.
-        pairs: N cached pairs.
-        categories: category of each pair.
-        inputs: see :class:`CalibrationConfig`, as the two that follow.
-        batch_size: inputs in one forward.
-        seed: of the choice of pairs, the noise and the timesteps.
-
-    Raises:
-        ValueError: not one category per pair.
-    """
-    config = CalibrationConfig(inputs=inputs, batch_size=batch_size, seed=seed)
-    return Calibration(config, pairs, categories).record(model, experts)
-
-
 def check_categories(pairs: LatentPairs, categories: Sequence[str]) -> None:
     """Refuse categories of other pairs.
 

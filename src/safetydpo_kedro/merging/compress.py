@@ -5,24 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
-
-
-class MergeResult(NamedTuple):
-    """A merged adapter and how far it is from the exact merge.
-
-    Attributes:
-        adapter: one LoRA.
-        relative_error: layer name → ``‖ΔW − ΔW_exact‖_F / ‖ΔW_exact‖_F``, 0 where exact.
-    """
-
-    adapter: LoraAdapter
-    relative_error: dict[str, float]
+from safetydpo_kedro.diffusion.lora import LoraLayer
 
 
 def build_layer(a: Tensor, b: Tensor, like: LoraLayer) -> LoraLayer:
@@ -80,28 +67,6 @@ def stack(layers: Sequence[LoraLayer], weights: Sequence[Tensor | float]) -> Lor
         ups.append((weight.reshape(-1, 1) * layer.scale * layer.b.double()).to(dtype))
     a = torch.cat([layer.a.to(dtype) for layer in layers])
     return build_layer(a, torch.cat(ups, dim=1), like=layers[0])
-
-
-def truncate(adapter: LoraAdapter, rank: int) -> MergeResult:
-    """Bring every layer to at most ``rank``, with the least Frobenius error (Eckart-Young).
-
-    Args:
-        adapter: any adapter; layers of lower rank are left as they are.
-        rank: largest rank of a layer, at least 1.
-
-    Returns:
-        The adapter, in its own dtype, and the relative error of each layer.
-
-    Raises:
-        ValueError: ``rank`` is smaller than 1.
-    """
-    if rank < 1:
-        raise ValueError(f"rank must be at least 1, got {rank}")
-    cut = {name: truncate_layer(layer, rank) for name, layer in adapter.layers.items()}
-    return MergeResult(
-        LoraAdapter({name: layer for name, (layer, _) in cut.items()}, adapter.metadata),
-        {name: error for name, (_, error) in cut.items()},
-    )
 
 
 def truncate_layer(

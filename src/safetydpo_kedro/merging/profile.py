@@ -106,11 +106,6 @@ class UnitStatistics:
         """Mean squared activation, float64 ``[groups, experts, units]``."""
         return self.square_sum / self._positions()
 
-    @property
-    def root_mean_square(self) -> Tensor:
-        """Root of the mean squared activation, float64 ``[groups, experts, units]``."""
-        return self.mean_square.sqrt()
-
     def of_kinds(self, kinds: Collection[str] | None) -> UnitStatistics:
         """Groups of some kinds of inputs: those named so, or whose name begins with ``kind/``.
 

@@ -5,15 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
-from safetydpo_kedro.merging.compress import (
-    MergeResult,
-    cast_layer,
-    common_dtype,
-    truncate_layer,
-)
+from safetydpo_kedro.merging.compress import cast_layer, common_dtype, truncate_layer
 from safetydpo_kedro.merging.config import StrategyConfig
 from safetydpo_kedro.merging.experts import check_experts, delta_shape, group_by_layer
 from safetydpo_kedro.merging.fitted import FittedWeights
@@ -24,6 +19,18 @@ MergedLayers = Iterator[tuple[str, LoraLayer]]
 Config = TypeVar("Config", bound=StrategyConfig)
 Evidence = TypeVar("Evidence", bound=ActivationProfile | FittedWeights | None)
 MergeFunction = Callable[[dict[str, LoraAdapter], Config, Evidence], MergedLayers]
+
+
+class MergeResult(NamedTuple):
+    """A merged adapter and how far it is from the exact merge.
+
+    Attributes:
+        adapter: one LoRA.
+        relative_error: layer name → ``‖ΔW − ΔW_exact‖_F / ‖ΔW_exact‖_F``, 0 where exact.
+    """
+
+    adapter: LoraAdapter
+    relative_error: dict[str, float]
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,6 @@ from safetydpo_kedro.merging.registry import merge
 from safetydpo_kedro.parameters import Strict
 from safetydpo_kedro.preference.latents import LatentPairs, PreservedImages
 
-ALONE = "expert alone"
-
 
 class Arm(Strict):
     """One way to merge, over a range of strengths.
