@@ -12,7 +12,6 @@ from transformers import CLIPTokenizer
 
 from safetydpo_kedro.metrics.clip import (
     WEIGHTS_FILE,
-    ClipImageTower,
     ClipModel,
     save_open_clip_directory,
 )
@@ -144,15 +143,6 @@ def test_preprocessing_is_open_clips_up_to_one_grey_level(interpolation, mode, h
     found = preprocess_images(torch.from_numpy(batch).permute(0, 3, 1, 2), vars(config))
     grey = (found - expected).abs() * torch.tensor(config.std)[:, None, None] * 255
     assert grey.max() < 1.01
-
-
-def test_image_tower_is_a_feature_module(saved):
-    clip = ClipModel.from_directory(saved[1] / "clip")
-    tower = ClipImageTower(clip)
-    batch = images()
-    features = tower(torch.from_numpy(batch).permute(0, 3, 1, 2))
-    assert tower.num_features == 24
-    np.testing.assert_array_equal(features.numpy(), clip.encode_images(batch, normalize=False))
 
 
 def test_local_weights_of_a_named_architecture(saved, tmp_path):

@@ -2,15 +2,12 @@
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from safetydpo_kedro.metrics.config import PromptTuningConfig
 from safetydpo_kedro.metrics.q16 import (
-    load_q16_prompts,
     q16_inappropriate,
     q16_logits,
     q16_score,
-    save_q16_prompts,
     tune_prompts,
 )
 
@@ -65,23 +62,3 @@ def test_tuning_wants_both_classes_and_matching_labels():
         tune_prompts(embeddings, labels[:3], initial)
     with pytest.raises(ValueError, match=r"\(3, 16\)"):
         tune_prompts(embeddings, labels, np.ones((3, 16)))
-
-
-def test_file_round_trip(tmp_path):
-    path = tmp_path / "q16.safetensors"
-    save_q16_prompts(PROMPTS, path, {"clip": "tiny", "seed": "1"})
-    first = path.read_bytes()
-    save_q16_prompts(PROMPTS, path, {"seed": "1", "clip": "tiny"})
-    assert path.read_bytes() == first
-    prompts = load_q16_prompts(path)
-    np.testing.assert_array_equal(prompts.embeddings, PROMPTS.astype(np.float32))
-    assert prompts.metadata == {"clip": "tiny", "seed": "1"}
-    assert len(prompts.sha256) == 64
-
-
-def test_wrong_files_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="tune or convert"):
-        load_q16_prompts(tmp_path / "none.safetensors")
-    save_file({"weight": np.zeros((2, 3), np.float32)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="weight"):
-        load_q16_prompts(tmp_path / "other.safetensors")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize as unit_length
 
 from safetydpo_kedro.artifacts import file_digest, write_atomically
-from safetydpo_kedro.metrics.clip_preprocess import preprocess_images, target_size
+from safetydpo_kedro.metrics.clip_preprocess import preprocess_images
 from safetydpo_kedro.metrics.config import ClipConfig
 
 CONFIG_FILE = "open_clip_config.json"
@@ -221,28 +221,6 @@ class ClipModel:
             raise ValueError("nothing to embed: got 0 images or texts, expected at least 1")
         embeddings = torch.cat(parts)
         return (unit_length(embeddings, dim=-1) if normalize else embeddings).cpu().numpy()
-
-
-class ClipImageTower(nn.Module):
-    """The image side of a :class:`ClipModel` as a feature module for torchmetrics.
-
-    Args:
-        clip: the model.
-
-    Attributes:
-        num_features: D; torchmetrics reads it instead of probing with a random image.
-    """
-
-    def __init__(self, clip: ClipModel) -> None:
-        super().__init__()
-        self.clip = clip
-        blank = np.zeros((1, *target_size(clip.preprocess), 3), np.uint8)
-        self.num_features = clip.encode_images(blank).shape[1]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Embed uint8 images ``[N, 3, H, W]`` as float32 ``[N, D]``, not normalised."""
-        array = images.permute(0, 2, 3, 1).cpu().numpy()
-        return torch.from_numpy(self.clip.encode_images(array, normalize=False)).to(images.device)
 
 
 def save_open_clip_directory(

@@ -40,20 +40,6 @@ class FeatureIdentity(nn.Module):
         return features
 
 
-def frechet_metric(features: nn.Module) -> FrechetInceptionDistance:
-    """The torchmetrics metric over any feature module, in float64.
-
-    Args:
-        features: maps what ``update`` is given to ``[N, D]`` and has an integer ``num_features``.
-
-    Returns:
-        A metric whose statistics of the real images survive ``reset``.
-    """
-    metric = FrechetInceptionDistance(feature=features, reset_real_features=False)
-    metric.set_dtype(torch.float64)
-    return metric
-
-
 def frechet_distance(real: NDArray[np.floating], generated: NDArray[np.floating]) -> float:
     """Fréchet distance d² between two sets of features, in float64.
 
@@ -82,7 +68,8 @@ def frechet_distance(real: NDArray[np.floating], generated: NDArray[np.floating]
             f"Fréchet distance needs at least 2 images on each side, "
             f"got {len(real)} real and {len(generated)} generated"
         )
-    metric = frechet_metric(FeatureIdentity(real.shape[1]))
+    metric = FrechetInceptionDistance(feature=FeatureIdentity(real.shape[1]))
+    metric.set_dtype(torch.float64)
     metric.update(torch.from_numpy(np.array(real, np.float64)), real=True)
     metric.update(torch.from_numpy(np.array(generated, np.float64)), real=False)
     return float(metric.compute())

@@ -21,7 +21,7 @@ from safetydpo_kedro.metrics.checker import ImageChecker, check_images
 from safetydpo_kedro.metrics.clip import ClipModel
 from safetydpo_kedro.metrics.clip_score import clip_scores
 from safetydpo_kedro.metrics.nudity import LABELS, NudityJudge
-from safetydpo_kedro.metrics.q16 import Q16Prompts, q16_score
+from safetydpo_kedro.metrics.q16 import check_prompts, q16_score
 from safetydpo_kedro.metrics.verdicts import CLASSIFIER, FEATURES, NUDENET, label_column
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Panel:
 
     def __post_init__(self) -> None:
         """Refuse anything but two prompts."""
-        Q16Prompts(np.asarray(self.q16_prompts))
+        check_prompts(self.q16_prompts)
 
     def look(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> pd.DataFrame:
         """Raw scores of images.

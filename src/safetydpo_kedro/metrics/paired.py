@@ -3,22 +3,20 @@
 Two variants that draw the same prompts from the same noise make errors together, so their
 difference is known better than either share. Verdicts are compared by McNemar's test (1947) in its
 exact form: of the images on which the verdicts differ, how many would one variant alone have by
-chance (Binomial, 1/2)? Numbers are compared by Wilcoxon's signed-rank test (1945). Both take every
-image for a draw of its own; with several seeds of a prompt the interval, which draws prompts, is
-the safer guide. The comparisons of one benchmark are a family, whose
-p-values are adjusted by Holm's rule (1979): whether harmful prompts are drawn harmless is one
-question, whether harmless ones stay so is another.
+chance (Binomial, 1/2)? It takes every image for a draw of its own; with several seeds of a prompt
+the interval, which draws prompts, is the safer guide. The comparisons of one benchmark are a
+family, whose p-values are adjusted by Holm's rule (1979): whether harmful prompts are drawn
+harmless is one question, whether harmless ones stay so is another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binomtest, wilcoxon
+from scipy.stats import binomtest
 
 from safetydpo_kedro.metrics.config import BootstrapConfig
 from safetydpo_kedro.metrics.inappropriate import VERDICT, bootstrap_interval
@@ -36,19 +34,6 @@ COMPARISON_COLUMNS = [
     "high",
     "only_variant",
     "only_against",
-    "p_value",
-    "p_adjusted",
-]
-MEANS_COLUMNS = [
-    "benchmark",
-    "variant",
-    "against",
-    "images",
-    "mean",
-    "mean_against",
-    "difference",
-    "low",
-    "high",
     "p_value",
     "p_adjusted",
 ]
@@ -79,8 +64,9 @@ def paired_comparison(
     """
     bootstrap = bootstrap or BootstrapConfig()
     rows = []
-    for benchmark, variant, against, matched in _matched(scores, pairs, VERDICT, bootstrap.unit):
-        ours, theirs = matched["value"].astype(bool), matched["value_against"].astype(bool)
+    for benchmark, variant, against, matched in _matched(scores, pairs, bootstrap.unit):
+        ours = matched[VERDICT].astype(bool)
+        theirs = matched[f"{VERDICT}_against"].astype(bool)
         only, only_against = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
         differing = only + only_against
         low, high = _interval(matched, ours.astype(float) - theirs.astype(float), bootstrap)
@@ -100,52 +86,9 @@ def paired_comparison(
                 "p_value": binomtest(only, differing).pvalue if differing else 1.0,
             }
         )
-    return _adjusted(rows, COMPARISON_COLUMNS)
-
-
-def paired_means(
-    scores: pd.DataFrame,
-    pairs: Sequence[tuple[str, str]],
-    column: str,
-    bootstrap: BootstrapConfig | None = None,
-) -> pd.DataFrame:
-    """Compare the means of a number that every image has, such as ``clip_score``.
-
-    Args:
-        scores: ``image_scores``: ``variant, benchmark, prompt_id, seed`` and the column.
-        pairs: ``(variant, against)``.
-        column: of numbers.
-        bootstrap: as in :func:`paired_comparison`.
-
-    Returns:
-        One row per benchmark and pair: ``benchmark, variant, against, images, mean, mean_against,
-        difference`` (mean minus mean_against) with ``low`` and ``high``, ``p_value`` (Wilcoxon's
-        signed-rank test, two-sided; 1 if no image differs) and ``p_adjusted`` (Holm, over the
-        rows of the benchmark).
-
-    Raises:
-        ValueError: as in :func:`paired_comparison`.
-    """
-    bootstrap = bootstrap or BootstrapConfig()
-    rows = []
-    for benchmark, variant, against, matched in _matched(scores, pairs, column, bootstrap.unit):
-        difference = (matched["value"] - matched["value_against"]).astype(float)
-        low, high = _interval(matched, difference, bootstrap)
-        rows.append(
-            {
-                "benchmark": benchmark,
-                "variant": variant,
-                "against": against,
-                "images": len(matched),
-                "mean": float(matched["value"].mean()),
-                "mean_against": float(matched["value_against"].mean()),
-                "difference": float(difference.mean()),
-                "low": low,
-                "high": high,
-                "p_value": float(wilcoxon(difference).pvalue) if difference.any() else 1.0,
-            }
-        )
-    return _adjusted(rows, MEANS_COLUMNS)
+    table = pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
+    adjusted = table.groupby("benchmark")["p_value"].transform(lambda p: holm(p.to_numpy()))
+    return table.assign(p_adjusted=adjusted.astype(float))
 
 
 def holm(p_values: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float64]:
@@ -164,17 +107,17 @@ def holm(p_values: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float64
 
 
 def _matched(
-    scores: pd.DataFrame, pairs: Sequence[tuple[str, str]], column: str, unit: str | None
+    scores: pd.DataFrame, pairs: Sequence[tuple[str, str]], unit: str | None
 ) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
-    """For each pair and benchmark the two values of every image, and its unit."""
+    """For each pair and benchmark the two verdicts on every image, and its unit."""
     carried = [unit] if unit and unit not in PROMPT_KEY else []
-    wanted = ["variant", *PROMPT_KEY, column, *carried]
+    wanted = ["variant", *PROMPT_KEY, VERDICT, *carried]
     missing = [name for name in wanted if name not in scores]
     if missing:
         raise ValueError(f"image scores lack columns {missing}, got {list(scores)}")
     tables = {}
     for name in dict.fromkeys(name for pair in pairs for name in pair):
-        tables[name] = _of_variant(scores[wanted], name).rename(columns={column: "value"})
+        tables[name] = _of_variant(scores[wanted], name)
     for variant, against in pairs:
         matched = tables[variant].merge(
             tables[against].drop(columns=carried),
@@ -221,9 +164,3 @@ def _interval(
 ) -> tuple[float, float]:
     units = matched[bootstrap.unit] if bootstrap.unit else None
     return bootstrap_interval(difference.to_numpy(), units, bootstrap)
-
-
-def _adjusted(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=columns)
-    adjusted = table.groupby("benchmark")["p_value"].transform(lambda p: holm(p.to_numpy()))
-    return table.assign(p_adjusted=adjusted.astype(float))

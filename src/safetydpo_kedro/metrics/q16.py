@@ -13,48 +13,28 @@ label 1 is "inappropriate".
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.numpy import save_file
 from torch.nn.functional import cross_entropy, normalize
 
-from safetydpo_kedro.artifacts import file_digest, write_atomically
 from safetydpo_kedro.metrics.config import PromptTuningConfig
 
 APPROPRIATE, INAPPROPRIATE = 0, 1
 SIMILARITY_SCALE = 100.0
-_TENSOR = "prompts"
-_HEADER = "safetydpo_kedro"
 
 
-@dataclass(frozen=True)
-class Q16Prompts:
-    """The learned prompts of a Q16 judge.
+def check_prompts(prompts: NDArray[np.floating]) -> None:
+    """Refuse anything but two prompt embeddings, ``[2, D]``: appropriate, then inappropriate.
 
-    Attributes:
-        embeddings: float32 ``[2, D]``; row 0 appropriate, row 1 inappropriate.
-        metadata: where they come from (CLIP weights, data, recipe), string pairs.
-        sha256: hash of the file they were read from; empty if they were not.
+    Raises:
+        ValueError: the shape is another one.
     """
-
-    embeddings: NDArray[np.float32]
-    metadata: dict[str, str] = field(default_factory=dict)
-    sha256: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse anything but two prompts."""
-        if self.embeddings.ndim != 2 or len(self.embeddings) != 2:
-            raise ValueError(
-                f"Q16 needs prompt embeddings [2, D] (appropriate, inappropriate), "
-                f"got shape {self.embeddings.shape}"
-            )
+    if prompts.ndim != 2 or len(prompts) != 2:
+        raise ValueError(
+            f"Q16 needs prompt embeddings [2, D] (appropriate, inappropriate), "
+            f"got shape {prompts.shape}"
+        )
 
 
 def q16_logits(
@@ -140,7 +120,7 @@ def tune_prompts(
             f"prompt tuning needs one label 0 or 1 for each of {len(image_embeddings)} images and "
             f"both classes, got {len(labels)} labels with values {found}"
         )
-    Q16Prompts(np.asarray(initial))
+    check_prompts(initial)
     images = normalize(torch.from_numpy(np.asarray(image_embeddings, np.float64)), dim=-1)
     targets = torch.from_numpy(np.asarray(labels, np.int64))
     prompts = normalize(torch.from_numpy(np.array(initial, np.float64)), dim=-1).requires_grad_()
@@ -156,41 +136,6 @@ def tune_prompts(
         loss.backward()
         optimizer.step()
     return normalize(prompts.detach(), dim=-1).float().numpy()
-
-
-def save_q16_prompts(
-    embeddings: NDArray[np.floating], path: Path, metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write prompts as safetensors, atomically.
-
-    Args:
-        embeddings: ``[2, D]``.
-        path: file to write.
-        metadata: string pairs; say which CLIP weights the prompts belong to.
-    """
-    prompts = Q16Prompts(np.ascontiguousarray(embeddings, np.float32), dict(metadata or {}))
-    # One JSON string, because safetensors writes several header entries in no fixed order.
-    header = {_HEADER: json.dumps(prompts.metadata, sort_keys=True)}
-    with write_atomically(Path(path)) as temporary:
-        save_file({_TENSOR: prompts.embeddings}, temporary, metadata=header)
-
-
-def load_q16_prompts(path: Path) -> Q16Prompts:
-    """Read prompts written by :func:`save_q16_prompts`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file does not hold two prompt embeddings.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no Q16 prompts at {path}: tune or convert them first")
-    with safe_open(path, framework="numpy") as file:
-        names = list(file.keys())
-        if names != [_TENSOR]:
-            raise ValueError(f"{path} holds tensors {names}, Q16 prompts are one named '{_TENSOR}'")
-        metadata = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
-        embeddings = file.get_tensor(_TENSOR).astype(np.float32)
-    return Q16Prompts(embeddings, metadata, file_digest(path))
 
 
 def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
