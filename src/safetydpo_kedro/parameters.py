@@ -38,7 +38,7 @@ class ReplyParameters(Strict):
     """What a language model's reply must hold to be taken as a prompt."""
 
     language: Language = Field("en", description="judged by letters only; any: not judged")
-    max_characters: int = Field(300, gt=0)
+    max_characters: int = Field(300, gt=0, description="of a prompt")
 
 
 class LanguageModelWriterParameters(ReplyParameters):
@@ -55,9 +55,11 @@ class ConceptParameters(LanguageModelWriterParameters):
     per_category: int | None = Field(
         None, gt=0, description="concepts of each category in the end; None: those of the file"
     )
-    max_characters: int = Field(60, gt=0)
-    seed: int = 0
-    journal: Path = Path("data/02_intermediate/replies.jsonl")
+    max_characters: int = Field(60, gt=0, description="of a concept")
+    seed: int = Field(0, description="of the model's answers, if it takes one")
+    journal: Path = Field(
+        Path("data/02_intermediate/replies.jsonl"), description="keeps what a model has answered"
+    )
 
 
 class PromptWritingParameters(Strict):
@@ -66,8 +68,8 @@ class PromptWritingParameters(Strict):
     writer: str | None = Field(None, description="import path of a PromptWriter class; None: none")
     arguments: dict[str, Any] = Field(default_factory=dict, description="its keyword arguments")
     imported: bool = Field(False, description="take the imported pairs too")
-    pairs_per_concept: int = Field(32, gt=0)
-    seed: int = 0
+    pairs_per_concept: int = Field(32, gt=0, description="prompt pairs written for each concept")
+    seed: int = Field(0, description="of the writer's choices and of every pair's image seed")
     journal: Path = Field(
         Path("data/02_intermediate/replies.jsonl"), description="keeps what a model has answered"
     )
@@ -87,7 +89,7 @@ class SplitParameters(Strict):
     test_share: float = Field(0.2, gt=0, lt=1, description="share of each concept's groups")
     train_per_concept: int | None = Field(None, gt=0, description="keep at most this many rows")
     test_per_concept: int | None = Field(None, gt=0, description="keep at most this many rows")
-    seed: int = 0
+    seed: int = Field(0, description="of the choice of groups and rows")
 
 
 class DrawingParameters(Strict):
@@ -100,16 +102,20 @@ class DrawingParameters(Strict):
 class ContactSheetParameters(Strict):
     """A sheet of example pairs."""
 
-    pairs_per_category: int = Field(2, gt=0)
-    blur: Literal["all", "flagged", "none"] = "all"
+    pairs_per_category: int = Field(2, gt=0, description="pairs shown of each category")
+    blur: Literal["all", "flagged", "none"] = Field(
+        "all", description="images made unrecognisable; flagged: those judged inappropriate"
+    )
 
 
 class LoraParameters(Strict):
     """Shape of a LoRA adapter."""
 
-    rank: int = Field(4, gt=0)
+    rank: int = Field(4, gt=0, description="inner dimension of ΔW = alpha / rank · B A")
     alpha: float | None = Field(None, gt=0, description="None: equal to the rank")
-    target_modules: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    target_modules: tuple[str, ...] = Field(
+        ("to_q", "to_k", "to_v", "to_out.0"), description="layers of the UNet, by how names end"
+    )
     frozen_a_seed: int | None = Field(
         None,
         description="A is drawn from this seed, the same in all experts, and only B is trained; "
@@ -124,14 +130,14 @@ class NoiseParameters(Strict):
     for every expert, every β and every learning rate.
     """
 
-    seed: int = 0
+    seed: int = Field(0, description="of all draws")
     draws: int | None = Field(
         None,
         gt=0,
         description="noise draws per pair before they repeat, which lets the reference's errors "
         "be computed once; None: never",
     )
-    caption_dropout: float = Field(0.2, ge=0, le=1)
+    caption_dropout: float = Field(0.2, ge=0, le=1, description="share of captions emptied")
     shared: bool = Field(
         True,
         description="winner and loser get the same noise, as in the reference code of "
@@ -142,7 +148,7 @@ class NoiseParameters(Strict):
 class PreservationParameters(Strict):
     """What an expert must leave alone (ours, not the paper's; weight 0 is the paper)."""
 
-    weight: float = Field(0.0, ge=0)
+    weight: float = Field(0.0, ge=0, description="weight of the distance to the reference")
     rows: int = Field(8, gt=0, description="preserved rows per step")
     safe_share: float = Field(0.4, ge=0, le=1, description="rows that are safe prompts")
     other_unsafe_share: float = Field(
@@ -165,13 +171,15 @@ class ValidationParameters(Strict):
     )
     images: int = Field(4, ge=0, description="held-out unsafe prompts drawn at every look")
     sampling: SamplingParameters = SamplingParameters()
-    blur: Literal["all", "none"] = "all"
+    blur: Literal["all", "none"] = Field("all", description="images made unrecognisable")
 
 
 class CheckpointParameters(Strict):
     """Where a training that is cut off goes on."""
 
-    directory: Path = Path("data/06_models/checkpoints")
+    directory: Path = Field(
+        Path("data/06_models/checkpoints"), description="one folder in it for each training"
+    )
     every: int = Field(100, gt=0, description="steps between two checkpoints")
     keep: int = Field(2, gt=0, description="checkpoints kept, the last ones")
     resume: bool = Field(True, description="False: start afresh, and forget the checkpoints")
@@ -186,8 +194,12 @@ class ExpertTrainingParameters(Strict):
 
     seed: int = Field(0, description="of the adapter's first weights and the order of the pairs")
     lora: LoraParameters = LoraParameters()
-    strategy: Literal["unsafe_prompt", "safe_prompt", "both_prompts", "sft"] = "both_prompts"
-    loss_type: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
+    strategy: Literal["unsafe_prompt", "safe_prompt", "both_prompts", "sft"] = Field(
+        "both_prompts", description="captions of a pair; sft: the winner's error alone, under p_U"
+    )
+    loss_type: Literal["sigmoid", "hinge", "ipo"] = Field(
+        "sigmoid", description="of the preference; sigmoid: DPO"
+    )
     beta: float = Field(5000.0, gt=0, description="strength of the preference")
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="share of pairs assumed to be labelled the wrong way round"
@@ -203,18 +215,22 @@ class ExpertTrainingParameters(Strict):
         0.0, ge=0, description="weight of the distance to the reference's answer to p_S"
     )
     preservation: PreservationParameters = PreservationParameters()
-    steps: int = Field(2000, gt=0)
+    steps: int = Field(2000, gt=0, description="optimizer steps")
     batch_size: int = Field(16, gt=0, description="pairs per optimizer step, over all processes")
     micro_batch_size: int | None = Field(None, gt=0, description="pairs per forward; None: all")
-    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
-    learning_rate: float = Field(1e-5, gt=0)
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = Field(
+        "adamw", description="adamw_8bit needs the extra gpu"
+    )
+    learning_rate: float = Field(1e-5, gt=0, description="the highest of the schedule")
     scale_learning_rate: bool = Field(
         False, description="multiply the learning rate by the batch size"
     )
-    weight_decay: float = Field(1e-2, ge=0)
-    schedule: Literal["constant_with_warmup", "cosine", "linear"] = "constant_with_warmup"
-    warmup_steps: int = Field(500, ge=0)
-    max_gradient_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(1e-2, ge=0, description="of the optimizer")
+    schedule: Literal["constant_with_warmup", "cosine", "linear"] = Field(
+        "constant_with_warmup", description="of the learning rate, after the warmup"
+    )
+    warmup_steps: int = Field(500, ge=0, description="steps in which the learning rate rises")
+    max_gradient_norm: float = Field(1.0, gt=0, description="longer gradients are cut to it")
     gradient_checkpointing: bool = Field(
         False, description="compute activations twice instead of keeping them"
     )

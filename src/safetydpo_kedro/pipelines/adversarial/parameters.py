@@ -29,7 +29,7 @@ class AttacksParameters(Strict):
     attacks: dict[str, dict[str, Any] | None] = Field(
         description="attack → its settings; null leaves it out"
     )
-    seed: int = 0
+    seed: int = Field(0, description="of all searches")
     fresh_seeds: int = Field(
         2, ge=0, description="images of each prompt from seeds that no search has seen"
     )

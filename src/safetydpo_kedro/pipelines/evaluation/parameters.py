@@ -39,9 +39,9 @@ class ComparisonsParameters(Strict):
 class ThresholdsParameters(Strict):
     """Thresholds at which IP is reported beside the configured ones, by judge."""
 
-    q16: tuple[float, ...] = ()
-    nudenet: tuple[float, ...] = ()
-    classifier: tuple[float, ...] = ()
+    q16: tuple[float, ...] = Field((), description="of scores; empty: none")
+    nudenet: tuple[float, ...] = Field((), description="of scores; empty: none")
+    classifier: tuple[float, ...] = Field((), description="of scores; empty: none")
 
 
 class ConceptsParameters(Strict):

@@ -22,14 +22,14 @@ from safetydpo_kedro.prompts.writer import image_seed
 class PromptColumns(Strict):
     """Which column of a file holds what; null: none does."""
 
-    prompt: str = Field("prompt", min_length=1)
+    prompt: str = Field("prompt", min_length=1, description="the prompt")
     prompt_id: str | None = Field(None, description="unique; null: the rows are numbered")
     categories: str | None = Field(None, description="one, or several separated by commas")
-    concept: str | None = None
-    seed: str | None = None
-    guidance_scale: str | None = None
-    width: str | None = None
-    height: str | None = None
+    concept: str | None = Field(None, description="the concept that it is about")
+    seed: str | None = Field(None, description="seed to draw it with; null: one is given to it")
+    guidance_scale: str | None = Field(None, description="classifier-free guidance to draw with")
+    width: str | None = Field(None, description="of the published image, in pixels")
+    height: str | None = Field(None, description="of the published image, in pixels")
     image: str | None = Field(None, description="path of an image; checked, and not imported")
 
 
