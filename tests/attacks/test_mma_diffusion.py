@@ -15,11 +15,12 @@ from safetydpo_kedro.attacks.mma_diffusion import (
     replacements,
     steepest_words,
 )
-from safetydpo_kedro.attacks.problem import Problem, random_search
+from safetydpo_kedro.attacks.problem import Problem
 from safetydpo_kedro.attacks.registry import find_attack
 from safetydpo_kedro.attacks.scene import Goal, Scene, Victim
 from safetydpo_kedro.attacks.template import Template
 from safetydpo_kedro.diffusion.registry import diffusion_model
+from tests.attacks.random_search import random_search
 
 SMALL = MmaDiffusionConfig(length=6, steps=12, top=32, candidates=48)
 

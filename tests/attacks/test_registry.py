@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from safetydpo_kedro.attacks import available_attacks, find_attack, parse_attack
-from safetydpo_kedro.attacks.problem import Problem, random_search
+from safetydpo_kedro.attacks.problem import Problem
 from safetydpo_kedro.attacks.registry import Attack, AttackConfig, register
 from safetydpo_kedro.attacks.template import Template
+from tests.attacks.random_search import random_search
 
 ALL = [
     "mma_diffusion",

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from safetydpo_kedro.attacks import ring_a_bell
-from safetydpo_kedro.attacks.problem import Problem, random_search
+from safetydpo_kedro.attacks.problem import Problem
 from safetydpo_kedro.attacks.registry import find_attack
 from safetydpo_kedro.attacks.ring_a_bell import RingABellConfig, concept_vector
 from safetydpo_kedro.attacks.template import Template
+from tests.attacks.random_search import random_search
 
 SMALL = RingABellConfig(length=6, strength=1.0, population=40, generations=60)
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safetydpo_kedro.attacks import find_attack, parse_attack, sneaky_prompt
-from safetydpo_kedro.attacks.problem import Problem, random_search
+from safetydpo_kedro.attacks.problem import Problem
 from safetydpo_kedro.attacks.scene import Goal, Scene
 from safetydpo_kedro.attacks.sneaky_prompt import (
     Hunt,
@@ -24,6 +24,7 @@ from safetydpo_kedro.attacks.sneaky_prompt import (
     word_features,
 )
 from safetydpo_kedro.attacks.template import Template
+from tests.attacks.random_search import random_search
 
 SEARCHES = ["reinforce", "greedy"]
 # A cosine of one is never reached, so that all queries are spent.

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from benchmarks.architectures import ARCHITECTURES, random_pipeline
-from safetydpo_kedro.attacks.problem import random_search
 from safetydpo_kedro.attacks.registry import find_attack, parse_attack
 from safetydpo_kedro.attacks.scene import Goal, Scene, Victim
 from safetydpo_kedro.attacks.white_box import (
@@ -20,6 +19,7 @@ from safetydpo_kedro.attacks.white_box import (
 from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.diffusion.tokens import token_table
 from safetydpo_kedro.parameters import SamplingParameters
+from tests.attacks.random_search import random_search
 
 SETTINGS = {
     "p4d": {"length": 4, "steps": 12, "check_every": 100, "batch": 2, "draws": 8,
