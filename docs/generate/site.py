@@ -10,6 +10,8 @@ from docs.generate.parameters import parameter_page
 from docs.generate.project import Project, load_project
 from docs.generate.registries import attacks_page, strategies_page
 
+WIDE = "---\nhide: [toc]\n---\n\n"  # tables need the width of the page
+
 
 def reference_pages() -> dict[str, str]:
     """Path below ``docs`` → Markdown."""
@@ -25,7 +27,12 @@ def reference_pages() -> dict[str, str]:
         pages[f"reference/catalog/{name}.md"] = catalog_page(project, name)
     for package in PACKAGES:
         pages[f"reference/api/{package}.md"] = api_page(package)
-    return {path: text for path, text in pages.items() if text}
+    return {path: _head(path) + text for path, text in pages.items() if text}
+
+
+def _head(path: str) -> str:
+    """Front matter of a page: the interface of a package is read by its table of contents."""
+    return "" if "/api/" in path else WIDE
 
 
 def overview(project: Project) -> str:
