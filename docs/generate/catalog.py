@@ -32,7 +32,7 @@ def catalog_page(project: Project, pipeline: str) -> str:
 
 
 def entry_comments(pipeline: str) -> dict[str, str]:
-    """Entries of a pipeline's file, in its order, and the comment above or beside each."""
+    """Entries of a pipeline's file, in its order, and the comment beside or above each."""
     file = CONF / f"base/catalog_{pipeline}.yml"
     found: dict[str, str] = {}
     above: list[str] = []
@@ -41,7 +41,7 @@ def entry_comments(pipeline: str) -> dict[str, str]:
         if line.startswith("#"):
             above.append(line.removeprefix("#").strip())
         elif entry:
-            found[entry[1]] = " ".join(above) or entry[2] or ""
+            found[entry[1]] = entry[2] or " ".join(above)
             above = []
         elif not line.strip():
             above = []
