@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
-from kedro.io import DataCatalog
-from kedro.pipeline import Node, Pipeline
 
 from safetydpo_kedro import progress
-from safetydpo_kedro.datasets import ShardedParquetDataset
 from safetydpo_kedro.progress import Matrix, matrix_of, start, stop
-from safetydpo_kedro.progress_hooks import MatrixHooks
 
 TASKS = {"a/images": "drawing", "b/images": "drawing", "a/judged": "judging", "b/judged": "judging"}
 
@@ -75,20 +70,3 @@ def test_other_processes_leave_the_bar_alone(matrix, monkeypatch):
         assert matrix_of("a/images") is None
     finally:
         stop(matrix)
-
-
-@pytest.mark.parametrize(("only_missing", "tasks"), [(False, {"a", "b"}), (True, {"b"})])
-def test_an_incremental_run_counts_only_what_is_not_fresh(tmp_path, only_missing, tasks):
-    nodes = [Node(len, "x", f"{v}_images", name=f"{v}.draw_images") for v in "ab"]
-    catalog = DataCatalog(
-        {f"{v}_images": ShardedParquetDataset(path=str(tmp_path / v)) for v in "ab"}
-    )
-    catalog["a_images"].save({"one": pd.DataFrame({"x": [1]})})
-    hooks = MatrixHooks()
-    params = {"only_missing_outputs": only_missing, "runner": "SequentialRunner"}
-    hooks.before_pipeline_run(params, Pipeline(nodes), catalog)
-    try:
-        assert {v for v in "ab" if matrix_of(str(tmp_path / v))} == tasks
-    finally:
-        hooks.after_pipeline_run()
-    assert matrix_of(str(tmp_path / "b")) is None

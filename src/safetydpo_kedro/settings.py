@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from safetydpo_kedro.config_loader import ExpertConfigLoader, package_file
-from safetydpo_kedro.hooks import FreshnessHooks, ThreadHooks
-from safetydpo_kedro.parameter_check import ParameterHooks
-from safetydpo_kedro.progress_hooks import MatrixHooks
-from safetydpo_kedro.summary import SummaryHooks
-from safetydpo_kedro.tracking_hooks import TrackingHooks
+from safetydpo_kedro.hooks import (
+    FreshnessHooks,
+    MatrixHooks,
+    ParameterHooks,
+    SummaryHooks,
+    ThreadHooks,
+    TrackingHooks,
+)
 
 CATEGORIES = (
     "hate",

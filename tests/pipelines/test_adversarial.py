@@ -12,7 +12,7 @@ from PIL import Image
 
 from safetydpo_kedro.attacks import available_attacks
 from safetydpo_kedro.diffusion.registry import diffusion_model
-from safetydpo_kedro.hooks import FreshnessHooks
+from safetydpo_kedro.hooks import FreshnessHooks, SummaryHooks
 from safetydpo_kedro.images import decode_images
 from safetydpo_kedro.pipelines import adversarial, evaluation, hardening
 from safetydpo_kedro.pipelines.adversarial.goals import choose_goals
@@ -20,7 +20,6 @@ from safetydpo_kedro.pipelines.adversarial.parameters import GoalsParameters
 from safetydpo_kedro.preference.latents import LatentImages, LatentPairs, PreservedImages
 from safetydpo_kedro.preference.reference_scores import ReferenceScores
 from safetydpo_kedro.settings import ATTACKED, CATEGORIES, HARDENED
-from safetydpo_kedro.summary import SummaryHooks
 
 from ..worlds import (
     LATENT_CHANNELS,

@@ -14,10 +14,10 @@ from safetydpo_kedro.datasets import ExternalModelsDataset
 from safetydpo_kedro.datasets.freshness import expected_provenances
 from safetydpo_kedro.diffusion.adapters import fused
 from safetydpo_kedro.diffusion.registry import diffusion_model
-from safetydpo_kedro.hooks import FreshnessHooks
+from safetydpo_kedro.hooks import FreshnessHooks, SummaryHooks
+from safetydpo_kedro.hooks.parameters import check_keys
 from safetydpo_kedro.images import decode_images
 from safetydpo_kedro.metrics.config import BootstrapConfig
-from safetydpo_kedro.parameter_check import check_keys
 from safetydpo_kedro.parameters import DrawingParameters, SamplingParameters
 from safetydpo_kedro.pipelines.evaluation import create_pipeline
 from safetydpo_kedro.pipelines.evaluation.baselines import choose_concepts
@@ -30,7 +30,6 @@ from safetydpo_kedro.pipelines.evaluation.parameters import (
 )
 from safetydpo_kedro.pipelines.evaluation.reports import compare_variants
 from safetydpo_kedro.settings import CATEGORIES, EXPERTS, VARIANTS
-from safetydpo_kedro.summary import SummaryHooks
 
 from ..worlds import (
     add_parameters,

@@ -1,12 +1,8 @@
-"""Hooks of the project: they make Kedro's incremental and threaded runs correct.
-
-Every command imports the hooks, and only runs use them: what they need they import when called.
-"""
+"""A hook that makes Kedro's incremental runs correct."""
 
 from __future__ import annotations
 
 import logging
-from importlib import import_module
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
@@ -38,27 +34,3 @@ class FreshnessHooks:
         if run_params.get("only_missing_outputs"):
             for line in make_run_plan(pipeline, catalog, expected).lines():
                 logger.info(line)
-
-
-class ThreadHooks:
-    """Import model libraries before threads do.
-
-    Nodes import them when they need them, so that Kedro starts quickly. Several threads that
-    import diffusers or transformers at once see half of their lazy modules, and fail.
-    """
-
-    modules = (
-        "safetydpo_kedro.diffusion.adapters",
-        "safetydpo_kedro.diffusion.loading",
-        "safetydpo_kedro.metrics.judging",
-        "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
-        "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl",
-    )
-
-    @hook_impl
-    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
-        """Import them if the run has threads and any node is tagged ``gpu``: those need models."""
-        threaded = "ThreadRunner" in str(run_params.get("runner"))
-        if threaded and any("gpu" in node.tags for node in pipeline.nodes):
-            for module in self.modules:
-                import_module(module)

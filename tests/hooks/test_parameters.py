@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safetydpo_kedro.parameter_check import check_keys
+from safetydpo_kedro.hooks.parameters import check_keys
 
 READ = {"evaluation.drawing", "evaluation.judges", "merging.strategies.linear"}
 

@@ -30,7 +30,7 @@ class TrackingHooks:
             return
         quiet_start()
         try:
-            from safetydpo_kedro.tracking_plugin import RecordingHooks
+            from safetydpo_kedro.hooks.mlflow import RecordingHooks
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 f"parameter '{SWITCH}' = True needs a package that is not installed "
