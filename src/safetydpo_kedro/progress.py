@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} images [{elapsed}{postfix}]"
 
 
-class Matrix:
+class SharedProgress:
     """Tasks of several kinds over about as many items each, such as drawing and judging images.
 
     How many items a task has is known when it begins; until then it is taken to be as large as
@@ -89,21 +89,21 @@ class Matrix:
         self._bar.refresh()
 
 
-_active: list[Matrix] = []
+_active: list[SharedProgress] = []
 
 
-def start(matrix: Matrix) -> None:
-    """Let the tasks of ``matrix`` report to it from now on."""
-    _active.append(matrix)
+def start(progress: SharedProgress) -> None:
+    """Let the tasks of ``progress`` report to it from now on."""
+    _active.append(progress)
 
 
-def stop(matrix: Matrix) -> None:
+def stop(progress: SharedProgress) -> None:
     """End what :func:`start` began; nothing if it has ended."""
-    if matrix in _active:
-        _active.remove(matrix)
-        matrix.close()
+    if progress in _active:
+        _active.remove(progress)
+        progress.close()
 
 
-def matrix_of(task: str) -> Matrix | None:
-    """The matrix that a task belongs to, None if it belongs to none."""
-    return next((matrix for matrix in reversed(_active) if matrix.knows(task)), None)
+def progress_of(task: str) -> SharedProgress | None:
+    """The progress that a task reports to, None if it has none to share."""
+    return next((progress for progress in reversed(_active) if progress.knows(task)), None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from safetydpo_kedro.config_loader import ExpertConfigLoader, package_file
 from safetydpo_kedro.hooks import (
     FreshnessHooks,
-    MatrixHooks,
     ParameterHooks,
+    ProgressHooks,
     SummaryHooks,
     ThreadHooks,
     TrackingHooks,
@@ -56,7 +56,7 @@ HOOKS = (
     ParameterHooks(),
     FreshnessHooks(),
     ThreadHooks(),
-    MatrixHooks(),
+    ProgressHooks(),
     SummaryHooks(),
     TrackingHooks(),
 )

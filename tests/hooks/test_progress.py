@@ -8,8 +8,8 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 
 from safetydpo_kedro.datasets import ShardedParquetDataset
-from safetydpo_kedro.hooks import MatrixHooks
-from safetydpo_kedro.progress import matrix_of
+from safetydpo_kedro.hooks import ProgressHooks
+from safetydpo_kedro.progress import progress_of
 
 
 @pytest.mark.parametrize(("only_missing", "tasks"), [(False, {"a", "b"}), (True, {"b"})])
@@ -19,11 +19,11 @@ def test_an_incremental_run_counts_only_what_is_not_fresh(tmp_path, only_missing
         {f"{v}_images": ShardedParquetDataset(path=str(tmp_path / v)) for v in "ab"}
     )
     catalog["a_images"].save({"one": pd.DataFrame({"x": [1]})})
-    hooks = MatrixHooks()
+    hooks = ProgressHooks()
     params = {"only_missing_outputs": only_missing, "runner": "SequentialRunner"}
     hooks.before_pipeline_run(params, Pipeline(nodes), catalog)
     try:
-        assert {v for v in "ab" if matrix_of(str(tmp_path / v))} == tasks
+        assert {v for v in "ab" if progress_of(str(tmp_path / v))} == tasks
     finally:
         hooks.after_pipeline_run()
-    assert matrix_of(str(tmp_path / "b")) is None
+    assert progress_of(str(tmp_path / "b")) is None

@@ -24,7 +24,7 @@ from safetydpo_kedro.artifacts import (
     recorded_fingerprint,
     write_atomically,
 )
-from safetydpo_kedro.progress import matrix_of
+from safetydpo_kedro.progress import progress_of
 
 logger = logging.getLogger(__name__)
 
@@ -184,11 +184,11 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         self, plan: ShardPlan[Shard], done: Set[str]
     ) -> Iterator[Callable[[str, float], Any]]:
         """What to tell that a shard is done, and its seconds: a bar of all nodes, or an own one."""
-        matrix = matrix_of(str(self._path))
-        if matrix is not None and isinstance(plan, KeyedPlan):
+        shared = progress_of(str(self._path))
+        if shared is not None and isinstance(plan, KeyedPlan):
             rows, task = plan.rows, str(self._path)
-            matrix.begin(task, sum(rows.values()), sum(rows[name] for name in done))
-            yield lambda name, seconds: matrix.advance(task, rows[name], seconds)
+            shared.begin(task, sum(rows.values()), sum(rows[name] for name in done))
+            yield lambda name, seconds: shared.advance(task, rows[name], seconds)
             return
         with tqdm(total=len(plan), initial=len(done), desc=self._path.name, unit="shard") as bar:
             yield lambda name, seconds: bar.update()

@@ -8,17 +8,17 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
-from safetydpo_kedro.progress import Matrix, start, stop
+from safetydpo_kedro.progress import SharedProgress, start, stop
 
 DRAWING, JUDGING = "drawing", "judging"
 KINDS = {"draw_images": DRAWING, "judge_images": JUDGING}
 
 
-class MatrixHooks:
+class ProgressHooks:
     """Find the nodes of a run that draw and judge variants, and give them one bar."""
 
     def __init__(self) -> None:
-        self._matrix: Matrix | None = None
+        self._progress: SharedProgress | None = None
 
     @hook_impl(trylast=True)
     def before_pipeline_run(
@@ -40,8 +40,8 @@ class MatrixHooks:
                 if path is not None and not (only_missing and dataset.exists()):
                     tasks[str(path.parent)] = kinds[node.name]
         if tasks:
-            self._matrix = Matrix(tasks)
-            start(self._matrix)
+            self._progress = SharedProgress(tasks)
+            start(self._progress)
 
     @hook_impl
     def after_pipeline_run(self) -> None:
@@ -54,6 +54,6 @@ class MatrixHooks:
         self._close()
 
     def _close(self) -> None:
-        if self._matrix is not None:
-            stop(self._matrix)
-            self._matrix = None
+        if self._progress is not None:
+            stop(self._progress)
+            self._progress = None
