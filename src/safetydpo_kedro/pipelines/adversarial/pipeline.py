@@ -12,7 +12,7 @@ from safetydpo_kedro.pipelines.adversarial.variants import (
     create_attack_pipeline,
 )
 from safetydpo_kedro.pipelines.evaluation.pipeline import prompts_node
-from safetydpo_kedro.pipelines.evaluation.variants import EXTERNAL
+from safetydpo_kedro.pipelines.evaluation.variant_pipeline import EXTERNAL
 from safetydpo_kedro.settings import ATTACKED
 
 VICTIMS = (*ATTACKED, EXTERNAL)

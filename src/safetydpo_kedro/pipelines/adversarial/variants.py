@@ -5,7 +5,7 @@ from __future__ import annotations
 from kedro.pipeline import Node, Pipeline
 
 from safetydpo_kedro.pipelines.adversarial import drawing, searching
-from safetydpo_kedro.pipelines.evaluation.variants import (
+from safetydpo_kedro.pipelines.evaluation.variant_pipeline import (
     JUDGE_MODELS,
     adapter_name,
     in_namespace,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from kedro.pipeline import Node, Pipeline
 
 from safetydpo_kedro.pipelines.evaluation import baselines, judging, nodes, reports
-from safetydpo_kedro.pipelines.evaluation.summaries import create_report_pipeline
-from safetydpo_kedro.pipelines.evaluation.variants import (
+from safetydpo_kedro.pipelines.evaluation.report_pipeline import create_report_pipeline
+from safetydpo_kedro.pipelines.evaluation.variant_pipeline import (
     EXTERNAL,
     NAMESPACE,
     create_variant_pipeline,

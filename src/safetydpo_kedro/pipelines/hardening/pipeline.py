@@ -12,7 +12,7 @@ from safetydpo_kedro.pipelines.adversarial.variants import (
     create_attack_pipeline,
     search_node,
 )
-from safetydpo_kedro.pipelines.evaluation.variants import (
+from safetydpo_kedro.pipelines.evaluation.variant_pipeline import (
     adapter_name,
     create_variant_pipeline,
     in_namespace,

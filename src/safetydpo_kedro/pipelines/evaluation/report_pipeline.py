@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kedro.pipeline import Node, Pipeline
 
 from safetydpo_kedro.pipelines.evaluation import judging, reports
-from safetydpo_kedro.pipelines.evaluation.variants import JUDGE_MODELS, NAMESPACE
+from safetydpo_kedro.pipelines.evaluation.variant_pipeline import JUDGE_MODELS, NAMESPACE
 
 REPORTED = (
     "evaluation_prompts",
