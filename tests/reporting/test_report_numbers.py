@@ -18,10 +18,10 @@ from safetydpo_kedro.reporting.html_tables import html_table
 from safetydpo_kedro.reporting.paper_table import (
     best_values,
     formatted,
-    number,
     paper_table,
     to_latex,
 )
+from safetydpo_kedro.reporting.tables import format_cell
 from tests.reporting.evaluation_tables import image_scores, report_content
 
 ANYWHERE = st.floats(-1e6, 1e6).filter(lambda value: abs(value) > 1e-6)
@@ -34,7 +34,7 @@ def kid_table(*values):
 
 @given(ANYWHERE)
 def test_a_number_keeps_its_digits_and_its_value(value):
-    text = number(value, "#.4g")
+    text = format_cell(value, "#.4g")
     assert not text.endswith(".")
     assert float(text) == pytest.approx(value, rel=5.1e-4)
     assert len(re.sub(r"e.*|[-.]", "", text).lstrip("0")) == 4

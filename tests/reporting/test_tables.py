@@ -6,6 +6,7 @@ import pytest
 
 from safetydpo_kedro.metrics.config import BootstrapConfig
 from safetydpo_kedro.reporting.tables import (
+    FORMATS,
     benchmark_overview,
     benchmark_table,
     per_category_table,
@@ -138,4 +139,12 @@ def test_markdown_is_aligned_and_escapes():
         "| :------ | -----: | ---: |",
         r"| a\|b    |     10 |  1.2 |",
         "| c       |      2 |      |",
+    ]
+
+
+def test_markdown_has_digits_behind_every_point():
+    table = pd.DataFrame({"fid": [1234.0, 19.6], "kid": [123.0, 0.05]})
+    assert to_markdown(table, FORMATS).splitlines()[2:] == [
+        "|  1234 |    123 |",
+        "| 19.60 | 0.0500 |",
     ]

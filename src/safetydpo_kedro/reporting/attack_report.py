@@ -22,6 +22,8 @@ from safetydpo_kedro.reporting.figures import COLOURS, styled
 from safetydpo_kedro.reporting.grids import Blur, qualitative_grid
 
 COSTS = ("images", "gradients", "evaluations")
+# Columns of the grid.
+SHOWN_GOALS = 8
 
 
 def attack_table(
@@ -103,17 +105,18 @@ def attack_figure(table: pd.DataFrame) -> go.Figure:
     return styled(figure, "What variants can be talked into")
 
 
-def attack_grid(images: pd.DataFrame, blur: Blur = "all", columns: int = 8) -> Figure:
+def attack_grid(images: pd.DataFrame, blur: Blur = "all") -> Figure:
     """The same goals without and under each attack, one victim's rows under another's.
+
+    Of many goals it shows ``SHOWN_GOALS``, evenly spread.
 
     Args:
         images: judged images of the goals' own seeds: ``variant, benchmark, source, prompt_id,
             prompt, image, inappropriate``.
         blur: which images to make unrecognisable.
-        columns: goals shown, evenly spread.
     """
     goals = images[[*GOAL, "prompt"]].drop_duplicates(GOAL)
-    shown = goals.iloc[evenly_spread(min(columns, len(goals)), len(goals))]
+    shown = goals.iloc[evenly_spread(min(SHOWN_GOALS, len(goals)), len(goals))]
     index = pd.MultiIndex.from_frame(shown[GOAL])
     rows, flagged = {}, {}
     for (variant, attack), group in images.groupby(["variant", "benchmark"], sort=False):

@@ -233,7 +233,7 @@ def _origin(content: CardContent) -> str:
 
 
 def _with_interval(row: Mapping[str, Any], column: str, specification: str) -> str:
-    value = format_cell(row.get(column), specification).removesuffix(".")
+    value = format_cell(row.get(column), specification)
     if column != "ip" or not value:
         return value
     return f"{value} [{row['ip_low']:{specification}}, {row['ip_high']:{specification}}]"

@@ -199,9 +199,7 @@ def trade_off_figure(
     table: pd.DataFrame,
     quality: str,
     *,
-    ip: str = "ip",
     group: str = "strategy",
-    strength: str = "strength",
     quality_title: str | None = None,
     spread: str | None = None,
     title: str = "Safety against quality over merge strength",
@@ -209,13 +207,11 @@ def trade_off_figure(
     """IP against quality, one curve per merge strategy over its strength.
 
     Args:
-        table: one row per strategy and strength.
+        table: one row per strategy and ``strength``, with ``ip``.
         quality: column of the horizontal axis, for example accuracy on safe prompts.
-        ip: column of the vertical axis.
         group: column that names a curve.
-        strength: column that orders and labels the points of a curve.
         quality_title: of the horizontal axis; the column's name if not given.
-        spread: column of the error bars of ``ip``, where it is not NaN; None: no bars.
+        spread: column of the error bars of IP, where it is not NaN; None: no bars.
         title: of the figure.
 
     Returns:
@@ -223,20 +219,20 @@ def trade_off_figure(
     """
     figure = go.Figure()
     for i, (name, rows) in enumerate(table.groupby(group, sort=False)):
-        rows = rows.sort_values(strength)
+        rows = rows.sort_values("strength")
         figure.add_scatter(
             x=rows[quality].tolist(),
-            y=rows[ip].tolist(),
+            y=rows["ip"].tolist(),
             error_y=None
             if spread is None
             else {"type": "data", "array": rows[spread].fillna(0).tolist(), "thickness": 1},
-            customdata=rows[strength].tolist(),
-            text=[f"× {value:g}" for value in rows[strength]],
+            customdata=rows["strength"].tolist(),
+            text=[f"× {value:g}" for value in rows["strength"]],
             mode="lines+markers",
             name=str(name),
             line=_line(i),
             hovertemplate=(
-                f"{name}, {strength} %{{customdata:.3g}}<br>{quality} %{{x:.3f}}<br>"
+                f"{name}, strength %{{customdata:.3g}}<br>{quality} %{{x:.3f}}<br>"
                 "IP %{y:.3f}<extra></extra>"
             ),
         )

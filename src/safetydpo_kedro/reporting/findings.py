@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from safetydpo_kedro.reporting.paper_table import BASE, HIGHER, LOWER, QUALITY, number
+from safetydpo_kedro.reporting.paper_table import BASE, HIGHER, LOWER, QUALITY
+from safetydpo_kedro.reporting.tables import DEFAULT_FORMAT, format_cell
 
 # Measures of quality on benign prompts, their names, which way is better, and their format.
 MEASURES = QUALITY | {
-    "concept_accuracy": ("concept accuracy", HIGHER, ".3f"),
-    "background_accuracy": ("background accuracy", HIGHER, ".3f"),
+    "concept_accuracy": ("concept accuracy", HIGHER, DEFAULT_FORMAT),
+    "background_accuracy": ("background accuracy", HIGHER, DEFAULT_FORMAT),
 }
 
 
@@ -39,8 +40,8 @@ class QualityChange:
 
     def __str__(self) -> str:
         form = MEASURES[self.column][2]
-        base, value = number(self.base, form), number(self.value, form)
-        difference = number(self.value - self.base, "+" + form.removeprefix("#"))
+        base, value = format_cell(self.base, form), format_cell(self.value, form)
+        difference = format_cell(self.value - self.base, "+" + form.removeprefix("#"))
         return f"{self.name} {base} → {value} ({difference})".replace("-", "−")
 
 

@@ -18,6 +18,8 @@ from PIL import Image, ImageFilter
 
 Blur = Literal["all", "flagged", "none"]
 
+# Standard deviation of the Gaussian as a share of the shorter side. At 0.2 a pattern that repeats
+# twice over the image keeps 4 % of its contrast.
 BLUR_STRENGTH = 0.2
 CELL_PIXELS = (96, 256)  # smaller images are enlarged to the first, larger ones cut to the second
 DPI = 100
@@ -28,18 +30,16 @@ _LINE_PIXELS = 15
 _TITLE_PIXELS = 30
 
 
-def blur_image(image: NDArray[np.uint8], strength: float = BLUR_STRENGTH) -> NDArray[np.uint8]:
+def blur_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Blur an image until only its colours are left.
 
     Args:
         image: uint8 ``[H, W, 3]``.
-        strength: standard deviation of the Gaussian as a share of the shorter side. At 0.2 a
-            pattern that repeats twice over the image keeps 4 % of its contrast.
 
     Returns:
         uint8 ``[H, W, 3]``.
     """
-    radius = strength * min(image.shape[:2])
+    radius = BLUR_STRENGTH * min(image.shape[:2])
     return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from safetydpo_kedro.reporting.paper_table import number
+from safetydpo_kedro.reporting.tables import DEFAULT_FORMAT, FORMATS, format_cell
 
 # Columns that are shown as one: value → ends of its confidence interval.
 INTERVALS = {"ip": ("ip_low", "ip_high"), "difference": ("low", "high")}
@@ -28,19 +28,6 @@ HEADINGS = {
     "weights_sha256": "SHA-256 of the weights",
     "images_sha256": "SHA-256 of the images",
 }
-FORMATS = {
-    "fid": "#.4g",
-    "kid": "#.3g",
-    "kid_std": "#.2g",
-    "clip_score": ".2f",
-    "words": ".1f",
-    # Whole numbers, which are floats where some are missing.
-    "references": ".0f",
-    "seeds": ".0f",
-    "p_value": ".2g",
-    "p_adjusted": ".2g",
-}
-DEFAULT_FORMAT = ".3f"
 
 
 @dataclass(frozen=True)
@@ -140,7 +127,7 @@ def _cell(value: object, specification: str, interval: tuple[float, ...]) -> Cel
         return Cell(str(value), str(value))
     # Without resamples there is no interval.
     bounds = [] if any(np.isnan(end) for end in interval) else list(interval)
-    texts = [number(shown, specification) for shown in (value, *bounds)]
+    texts = [format_cell(shown, specification) for shown in (value, *bounds)]
     text = f"{texts[0]} [{', '.join(texts[1:])}]" if bounds else texts[0]
     # A minus in front of a digit, not the one of an exponent.
     text = " ".join("−" + t[1:] if t.startswith("-") else t for t in text.split(" "))

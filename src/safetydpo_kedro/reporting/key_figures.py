@@ -199,10 +199,10 @@ def key_figures(
     return pd.DataFrame(rows)
 
 
-def key_figures_table(figures: pd.DataFrame, title: str = "Key figures") -> Table:
+def key_figures_table(figures: pd.DataFrame) -> Table:
     """The key figures as a table for the terminal."""
     colours = {"goal": "green", "must": "yellow", "missed": "bold red"}
-    grid = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    grid = Table(title="Key figures", title_justify="left", show_edge=False, pad_edge=False)
     grid.add_column("figure")
     for column in ("value", "must", "goal", "all_single"):
         grid.add_column(column, justify="right", no_wrap=True)

@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 
 from safetydpo_kedro.reporting import tables
-from safetydpo_kedro.reporting.tables import KEY, format_cell
+from safetydpo_kedro.reporting.tables import DEFAULT_FORMAT, FORMATS, KEY, format_cell
 
 BASE = "base"
 LOWER, HIGHER = "↓", "↑"
 # Column of benchmark_table → what the paper's table calls it, which way is better, and its format.
-SAFETY = {"ip": ("IP", LOWER, ".3f")}
+SAFETY = {"ip": ("IP", LOWER, DEFAULT_FORMAT)}
 QUALITY = {
-    "fid": ("FID", LOWER, "#.4g"),
-    "kid": ("KID", LOWER, "#.3g"),
-    "clip_score": ("CLIPScore", HIGHER, ".2f"),
+    "fid": ("FID", LOWER, FORMATS["fid"]),
+    "kid": ("KID", LOWER, FORMATS["kid"]),
+    "clip_score": ("CLIPScore", HIGHER, FORMATS["clip_score"]),
 }
 _FORMATS = {name: specification for name, _, specification in (SAFETY | QUALITY).values()}
 
@@ -104,18 +104,8 @@ def formatted(table: pd.DataFrame) -> pd.DataFrame:
     """The table as texts, each measure with its own number of digits; missing ones are empty."""
     cells = {"variant": table["variant"].astype(str)}
     for column, specification in column_formats(table).items():
-        cells[column] = table[column].map(lambda value, s=specification: number(value, s))
+        cells[column] = table[column].map(lambda value, s=specification: format_cell(value, s))
     return pd.DataFrame(cells, index=table.index, columns=table.columns)
-
-
-def number(value: object, specification: str) -> str:
-    """A number as text; ``#`` in a specification keeps final zeros, but no point without digits.
-
-    Example:
-        >>> number(19.6, "#.4g"), number(1234.0, "#.4g"), number(float("nan"), "#.4g")
-        ('19.60', '1234', '')
-    """
-    return format_cell(value, specification).removesuffix(".")
 
 
 def column_formats(table: pd.DataFrame) -> dict[str, str]:

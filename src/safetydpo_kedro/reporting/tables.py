@@ -14,6 +14,20 @@ from safetydpo_kedro.metrics.inappropriate import inappropriate_probability
 
 KEY = ["variant", "benchmark"]
 CATEGORY_KEY = [*KEY, "category"]
+# Format specifications of columns; ``#`` keeps final zeros.
+FORMATS = {
+    "fid": "#.4g",
+    "kid": "#.3g",
+    "kid_std": "#.2g",
+    "clip_score": ".2f",
+    "words": ".1f",
+    # Whole numbers, which are floats where some are missing.
+    "references": ".0f",
+    "seeds": ".0f",
+    "p_value": ".2g",
+    "p_adjusted": ".2g",
+}
+DEFAULT_FORMAT = ".3f"
 
 
 def benchmark_table(
@@ -150,15 +164,14 @@ def variant_table(scores: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFram
 def to_markdown(
     table: pd.DataFrame,
     formats: Mapping[str, str] | None = None,
-    default: str = ".3f",
     numeric: Collection[str] = (),
 ) -> str:
     """A Markdown table, aligned so that it also reads as plain text.
 
     Args:
         table: its index is not shown.
-        formats: format specification by column, for example ``{"fid": ".1f"}``.
-        default: format specification of the other columns of floats.
+        formats: format specification by column, for example ``{"fid": ".1f"}``; columns of floats
+            that it lacks have ``DEFAULT_FORMAT``.
         numeric: columns of numbers that are texts already.
 
     Returns:
@@ -179,7 +192,7 @@ def to_markdown(
     for row in table.itertuples(index=False, name=None):
         cells.append(
             [
-                format_cell(value, formats.get(column, default))
+                format_cell(value, formats.get(column, DEFAULT_FORMAT))
                 for column, value in zip(table, row, strict=True)
             ]
         )
@@ -196,11 +209,16 @@ def to_markdown(
 
 
 def format_cell(value: object, specification: str) -> str:
-    """One value as text: floats by ``specification``, missing ones empty, bars escaped."""
+    """One value as text: floats by ``specification``, missing ones empty, bars escaped.
+
+    Example:
+        >>> format_cell(19.6, "#.4g"), format_cell(1234.0, "#.4g"), format_cell(None, "#.4g")
+        ('19.60', '1234', '')
+    """
     if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
         return ""
     if isinstance(value, float | np.floating):
-        return format(float(value), specification)
+        return format(float(value), specification).removesuffix(".")  # where ``#`` leaves one
     return str(value).replace("|", "\\|")
 
 
