@@ -92,12 +92,13 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
     the shard itself). ``save`` computes and writes the shards that are not there yet, in the
     plan's order, each atomically. ``load`` returns all of them, concatenated in that order.
 
-    Two files in the folder keep the books. ``_in_progress.json`` is written first and names the
+    Three files in the folder keep the books. ``_in_progress.json`` is written first and names the
     fingerprints of the shards being made, so that a later run knows whether it may go on with
-    them. ``_manifest.json`` is written last; the artifact exists only with it. Shards are used
-    again only if their fingerprint is known and is the expected one (see ``expect``, which a hook
-    calls before the run); all others are stale and removed. The fingerprint of a shard is that of
-    the whole artifact, unless the plan is a :class:`KeyedPlan`.
+    them. ``_manifest.json`` is written last; the artifact exists only with it. ``_kept.json``
+    names the shards beside those of a :class:`KeyedPlan`. Shards are used again only if their
+    fingerprint is known and is the expected one (see ``expect``, which a hook calls before the
+    run); all others are stale and removed. The fingerprint of a shard is that of the whole
+    artifact, unless the plan is a :class:`KeyedPlan`.
 
     Args:
         path: the folder.

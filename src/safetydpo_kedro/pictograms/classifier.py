@@ -1,7 +1,9 @@
-"""An independent classifier of concept and background, to check the world itself.
+"""An independent classifier of concept and background.
 
-No metric uses it. It shares no weights with the CLIP behind the judges, and it knows a *junk*
-class, so that a dissolved image does not pass for any concept.
+It checks the world itself, and what evaluated images show, see
+:class:`~safetydpo_kedro.pictograms.checker.WorldChecker`. No judge uses it. It shares no weights
+with the CLIP behind the judges, and it knows a *junk* class, so that a dissolved image does not
+pass for any concept.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def split_prompts(
     return train.reset_index(drop=True), test.reset_index(drop=True)
 
 
-def _rank(seed: int, *parts: str) -> str:
+def _rank(seed: int, *parts: object) -> str:
     return hashlib.blake2b("/".join([str(seed), *map(str, parts)]).encode()).hexdigest()
 
 
@@ -64,7 +64,7 @@ def _cap(table: pd.DataFrame, limit: int | None, seed: int) -> pd.DataFrame:
     if limit is None:
         return table
     order = pd.Series(
-        [_rank(seed, *map(str, row)) for row in table.itertuples(index=False)],
+        [_rank(seed, *row) for row in table.itertuples(index=False)],
         index=table.index,
         dtype=object,
     )
