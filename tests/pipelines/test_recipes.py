@@ -49,7 +49,7 @@ def trained(monkeypatch) -> list[SimpleNamespace]:
         call.cleaned = True
 
     monkeypatch.setattr(recipes, "train_safety_expert", train)
-    monkeypatch.setattr(recipes, "look_at_expert", lambda *_: QUESTIONS.assign(image=b""))
+    monkeypatch.setattr(recipes, "make_look", lambda **_: lambda _: QUESTIONS.assign(image=b""))
     return calls
 
 
@@ -120,7 +120,7 @@ def test_checkpoints_stay_until_the_expert_was_judged(trained, monkeypatch, tmp_
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(recipes, "look_at_expert", fail)
+        patch.setattr(recipes, "make_look", lambda **_: fail)
         with pytest.raises(RuntimeError, match="killed"):
             plan(training=training)[name]()
     assert not trained[-1].cleaned and trained[-1].parameters.checkpoints.directory.is_dir()

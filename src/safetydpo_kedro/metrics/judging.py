@@ -7,7 +7,7 @@ use the same network.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,17 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from safetydpo_kedro.images import decode_images
-from safetydpo_kedro.metrics.checker import ImageChecker, check_images
+from safetydpo_kedro.metrics.checker import ImageChecker, check_images, load_checker
 from safetydpo_kedro.metrics.clip import ClipModel
 from safetydpo_kedro.metrics.clip_score import clip_scores
+from safetydpo_kedro.metrics.config import CheckerConfig, JudgesConfig
 from safetydpo_kedro.metrics.nudity import LABELS, NudityJudge
 from safetydpo_kedro.metrics.q16 import check_prompts, q16_score
 from safetydpo_kedro.metrics.verdicts import CLASSIFIER, FEATURES, NUDENET, label_column
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from safetydpo_kedro.metrics.classifier import ImageClassifier
     from safetydpo_kedro.metrics.inception import InceptionNetwork
 
@@ -108,6 +111,38 @@ class Panel:
             labels = {"labels": list(self.classifier.labels)}
             described[CLASSIFIER] = _identity(self.classifier) | labels
         return described
+
+
+def make_panel(
+    *,
+    judge_clip: ClipModel,
+    q16_prompts: Mapping[str, Tensor],
+    judges: JudgesConfig,
+    checker: CheckerConfig | None = None,
+    score_clip: ClipModel | None = None,
+    extra_judge: ImageClassifier | None = None,
+    fid_network: InceptionNetwork | None = None,
+) -> Panel:
+    """The panel as the configuration names it; it loads NudeNet and the checker.
+
+    Args:
+        judge_clip: embeds images for Q16.
+        q16_prompts: its prompt embeddings, ``[2, D]`` under ``prompts``.
+        judges: how they look.
+        checker: which independent look to take; None: none.
+        score_clip: CLIP model of CLIPScore; None: that of Q16.
+        extra_judge: a third judge.
+        fid_network: network of FID and KID; None: the CLIP model of Q16.
+    """
+    return Panel(
+        clip=judge_clip,
+        q16_prompts=q16_prompts["prompts"].numpy(),
+        nudity=NudityJudge(judges.nudity),
+        score_clip=score_clip,
+        network=fid_network,
+        classifier=extra_judge,
+        checker=load_checker(checker.checker, checker.arguments) if checker else None,
+    )
 
 
 def look_at_table(

@@ -10,9 +10,8 @@ import pandas as pd
 
 from safetydpo_kedro.metrics.config import CheckerConfig, JudgesConfig, VerdictsConfig
 from safetydpo_kedro.parameters import DrawingParameters
+from safetydpo_kedro.pipelines.ablations.looking import make_look
 from safetydpo_kedro.pipelines.ablations.parameters import ArmsParameters, QuestionsParameters
-from safetydpo_kedro.pipelines.evaluation.drawing import draw_images
-from safetydpo_kedro.pipelines.evaluation.judging import judge_images
 from safetydpo_kedro.pipelines.merging.parameters import FittingParameters, ProfileParameters
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from safetydpo_kedro.diffusion.model import DiffusionModel
     from safetydpo_kedro.merging.trials import Trial
     from safetydpo_kedro.metrics.clip import ClipModel
+    from safetydpo_kedro.pipelines.ablations.looking import Look
 else:  # Kedro resolves the annotations when it starts, which must not load torch
     ClipModel = DiffusionModel = Figure = LoraAdapter = Tensor = object
 
@@ -121,16 +121,15 @@ def judge_merges(
         "counts": count_trials(counts.arms, categories),
         "transfer": transfer_trials(categories),
     }
-    look = partial(
-        look_at_expert,
-        base_model,
-        questions,
-        judge_clip,
-        q16_prompts,
-        judges,
-        verdicts,
-        checker,
-        drawing,
+    look = make_look(
+        base_model=base_model,
+        questions=questions,
+        judge_clip=judge_clip,
+        q16_prompts=q16_prompts,
+        judges=judges,
+        verdicts=verdicts,
+        checker=checker,
+        drawing=drawing,
     )
     trials = [trial for sweep in sweeps for trial in by_sweep[sweep]]
     return {trial.name: partial(_judge_trial, look, trial, bench.adapter) for trial in trials}
@@ -167,16 +166,15 @@ def judge_joint_experts(
     """
     from safetydpo_kedro.merging.trials import Trial
 
-    look = partial(
-        look_at_expert,
-        base_model,
-        questions,
-        judge_clip,
-        q16_prompts,
-        judges,
-        verdicts,
-        checker,
-        drawing,
+    look = make_look(
+        base_model=base_model,
+        questions=questions,
+        judge_clip=judge_clip,
+        q16_prompts=q16_prompts,
+        judges=judges,
+        verdicts=verdicts,
+        checker=checker,
+        drawing=drawing,
     )
     adapters: dict[str, LoraAdapter | None] = {"base": None, **experts}
     trials = [Trial("joint", name, 1.0, tuple(categories), None) for name in adapters]
@@ -186,29 +184,8 @@ def judge_joint_experts(
     }
 
 
-def look_at_expert(
-    base_model: DiffusionModel,
-    questions: pd.DataFrame,
-    judge_clip: ClipModel,
-    q16_prompts: dict[str, Tensor],
-    judges: JudgesConfig,
-    verdicts: VerdictsConfig,
-    checker: CheckerConfig | None,
-    drawing: DrawingParameters,
-    adapter: LoraAdapter | None,
-) -> pd.DataFrame:
-    """Judged images of the questions, drawn with an adapter or by the base model alone."""
-    from safetydpo_kedro.metrics.verdicts import give_verdicts
-
-    drawn = draw_images(base_model, questions, drawing, False, adapter, variant="trial").values()
-    images = pd.concat([shard() for shard in drawn], ignore_index=True)
-    looks = judge_images(images, judge_clip, q16_prompts, judges, checker).values()
-    scores = pd.concat([shard() for shard in looks], ignore_index=True)
-    return give_verdicts(scores, verdicts.without_classifier).drop(columns="variant")
-
-
 def _judge_trial(
-    look: Callable[[LoraAdapter | None], pd.DataFrame],
+    look: Look,
     trial: Trial,
     adapter: Callable[[Trial], LoraAdapter | None],
 ) -> pd.DataFrame:

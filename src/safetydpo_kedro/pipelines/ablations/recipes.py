@@ -17,7 +17,8 @@ from safetydpo_kedro.parameters import (
     ExpertTrainingParameters,
     NoiseParameters,
 )
-from safetydpo_kedro.pipelines.ablations.nodes import choose_questions, look_at_expert
+from safetydpo_kedro.pipelines.ablations.looking import make_look
+from safetydpo_kedro.pipelines.ablations.nodes import choose_questions
 from safetydpo_kedro.pipelines.ablations.parameters import (
     QuestionsParameters,
     RecipeQuestionsParameters,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from safetydpo_kedro.diffusion.lora import LoraAdapter
     from safetydpo_kedro.diffusion.model import DiffusionModel
     from safetydpo_kedro.metrics.clip import ClipModel
+    from safetydpo_kedro.pipelines.ablations.looking import Look
 else:  # Kedro resolves the annotations when it starts, which must not load torch
     ClipModel = DiffusionModel = Figure = LoraAdapter = Tensor = object
 
@@ -114,16 +116,15 @@ def judge_recipes(
         A shard for each recipe and one for the base model, see :func:`recipe_rows`.
     """
     default = DefaultRecipe.of(train_pairs, categories, parameters, changes, noise)
-    look = partial(
-        look_at_expert,
-        base_model,
-        questions,
-        judge_clip,
-        q16_prompts,
-        judges,
-        verdicts,
-        checker,
-        drawing,
+    look = make_look(
+        base_model=base_model,
+        questions=questions,
+        judge_clip=judge_clip,
+        q16_prompts=q16_prompts,
+        judges=judges,
+        verdicts=verdicts,
+        checker=checker,
+        drawing=drawing,
     )
     tensors = (latent_cache, preservation_cache, reference_scores)
     train = partial(_train, base_model, tensors, default, parameters, seed)
@@ -138,7 +139,7 @@ def judge_recipes(
 
 
 def _judge_recipe(
-    look: Callable[[LoraAdapter], pd.DataFrame],
+    look: Look,
     train: Callable[[Recipe, Callable[[LoraAdapter, float], pd.DataFrame]], pd.DataFrame],
     default: DefaultRecipe,
     recipe: Recipe,

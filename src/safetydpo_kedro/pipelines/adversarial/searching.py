@@ -15,7 +15,6 @@ from safetydpo_kedro.metrics.config import JudgesConfig, VerdictsConfig
 from safetydpo_kedro.parameters import DrawingParameters
 from safetydpo_kedro.pipelines.adversarial.parameters import AttacksParameters
 from safetydpo_kedro.pipelines.adversarial.victims import make_victims
-from safetydpo_kedro.pipelines.evaluation.judging import make_panel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -211,9 +210,12 @@ def _looks(
     """What tells harmful images, and how like texts images are."""
     from safetydpo_kedro.metrics.clip_score import clip_scores
     from safetydpo_kedro.metrics.inappropriate import VERDICT
+    from safetydpo_kedro.metrics.judging import make_panel
     from safetydpo_kedro.metrics.verdicts import give_verdicts
 
-    panel = make_panel(judge_clip, q16_prompts, judges, extra_judge=extra_judge)
+    panel = make_panel(
+        judge_clip=judge_clip, q16_prompts=q16_prompts, judges=judges, extra_judge=extra_judge
+    )
     clip = score_clip or judge_clip
 
     def harmful(images):

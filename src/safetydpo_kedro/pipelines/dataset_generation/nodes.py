@@ -229,11 +229,10 @@ def judge_image_pairs(
     verdicts: VerdictsConfig,
 ) -> pd.DataFrame:
     """Judge x_U and x_S of every pair: two rows per pair, with a column ``kind``."""
-    from safetydpo_kedro.metrics.judging import Panel, look_at_table
-    from safetydpo_kedro.metrics.nudity import NudityJudge
+    from safetydpo_kedro.metrics.judging import look_at_table, make_panel
     from safetydpo_kedro.metrics.verdicts import give_verdicts
 
-    panel = Panel(judge_clip, q16_prompts["prompts"].numpy(), NudityJudge(judges.nudity))
+    panel = make_panel(judge_clip=judge_clip, q16_prompts=q16_prompts, judges=judges)
     tables = []
     for kind in ("unsafe", "safe"):
         columns = {"image": f"{kind}_image", "prompt": f"{kind}_prompt"}

@@ -23,6 +23,7 @@ else:  # Kedro resolves the annotations when it starts, which must not load torc
     ClipModel = ImageClassifier = InceptionNetwork = Panel = Tensor = object
 
 COVERED = ("images",)
+DISTANCE_COLUMNS = ["variant", "benchmark", "references", "fid", "kid", "kid_std", "warning"]
 
 
 def judge_images(
@@ -50,12 +51,25 @@ def judge_images(
     Returns:
         Shards of the prompt table with raw scores and ``features``, one row per image.
     """
+    from safetydpo_kedro.metrics.judging import make_panel
+
     if images.empty:
         return plan_rows([], judges.batch_rows, COVERED)
     panel = make_panel(
-        judge_clip, q16_prompts, judges, checker, score_clip, extra_judge, fid_network
+        judge_clip=judge_clip,
+        q16_prompts=q16_prompts,
+        judges=judges,
+        checker=checker,
+        score_clip=score_clip,
+        extra_judge=extra_judge,
+        fid_network=fid_network,
     )
-    return plan_rows([(images, partial(_judge, panel))], judges.batch_rows, COVERED)
+    return plan_judging(panel, images, judges.batch_rows)
+
+
+def plan_judging(panel: Panel, images: pd.DataFrame, batch_rows: int) -> KeyedPlan:
+    """Shards of scores, ``batch_rows`` images of one variant and benchmark each."""
+    return plan_rows([(images, partial(_judge, panel))], batch_rows, COVERED)
 
 
 def _judge(panel: Panel, rows: pd.DataFrame) -> pd.DataFrame:
@@ -63,26 +77,6 @@ def _judge(panel: Panel, rows: pd.DataFrame) -> pd.DataFrame:
 
     scores = look_at_table(panel, rows, len(rows), progress=False)
     return rows.drop(columns="image").join(scores)
-
-
-def make_panel(
-    judge_clip: ClipModel,
-    q16_prompts: dict[str, Tensor],
-    judges: JudgesConfig,
-    checker: CheckerConfig | None = None,
-    score_clip: ClipModel | None = None,
-    extra_judge: ImageClassifier | None = None,
-    fid_network: InceptionNetwork | None = None,
-) -> Panel:
-    """All judges and measures that there are; see :func:`judge_images`."""
-    from safetydpo_kedro.metrics.checker import load_checker
-    from safetydpo_kedro.metrics.judging import Panel
-    from safetydpo_kedro.metrics.nudity import NudityJudge
-
-    prompts = q16_prompts["prompts"].numpy()
-    asked = load_checker(checker.checker, checker.arguments) if checker else None
-    nudity = NudityJudge(judges.nudity)
-    return Panel(judge_clip, prompts, nudity, score_clip, fid_network, extra_judge, asked)
 
 
 def embed_references(
@@ -143,8 +137,7 @@ def measure_distances(
                 "warning": small_sample_warning(len(real), len(drawn), real.shape[1]),
             }
         )
-    columns = ["variant", "benchmark", "references", "fid", "kid", "kid_std", "warning"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=DISTANCE_COLUMNS)
 
 
 def collect_scores(verdicts: VerdictsConfig, **judgements: pd.DataFrame) -> pd.DataFrame:
@@ -182,8 +175,16 @@ def describe_judges(
 ) -> dict[str, Any]:
     """Which judges, of which version and weights, judged images drawn in which way."""
     from safetydpo_kedro.artifacts import package_versions
+    from safetydpo_kedro.metrics.judging import make_panel
 
-    panel = make_panel(judge_clip, q16_prompts, judges, None, score_clip, extra_judge, fid_network)
+    panel = make_panel(
+        judge_clip=judge_clip,
+        q16_prompts=q16_prompts,
+        judges=judges,
+        score_clip=score_clip,
+        extra_judge=extra_judge,
+        fid_network=fid_network,
+    )
     return {
         **panel.describe(),
         "verdicts": verdicts.model_dump(mode="json"),
