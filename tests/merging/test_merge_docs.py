@@ -11,7 +11,8 @@ from safetydpo_kedro.merging import available_strategies, merge, registry
 
 from .small_experts import SHAPES, dense
 
-TEXT = (Path(__file__).parents[2] / "docs" / "explanation" / "merging.md").read_text(encoding="utf-8")
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "merging.md"
+TEXT = PAGE.read_text(encoding="utf-8")
 
 
 def test_the_example_is_a_strategy(experts):

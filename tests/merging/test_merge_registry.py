@@ -69,7 +69,7 @@ def test_a_strategy_computes_in_the_precision_and_is_consumed_layer_by_layer(exp
     """A layer is finished before the next one is asked for."""
     events, previous = [], None
 
-    def watch(experts, config, profile):
+    def watch(experts, config):
         nonlocal previous
         for name, layers in layer_by_layer(experts, config):
             is_finished = previous is None or previous() is None
@@ -115,4 +115,4 @@ def test_expert_errors(experts):
 
 def test_a_name_registers_once():
     with pytest.raises(ValueError, match="'linear' is registered twice"):
-        register("linear", StrategyConfig)(lambda experts, config, profile: experts)
+        register("linear", StrategyConfig)(lambda experts, config: experts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar
 
 from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
 from safetydpo_kedro.merging.compress import cast_layer, common_dtype, truncate_layer
@@ -17,8 +17,9 @@ from safetydpo_kedro.validation import validate_nested
 
 MergedLayers = Iterator[tuple[str, LoraLayer]]
 Config = TypeVar("Config", bound=StrategyConfig)
-Evidence = TypeVar("Evidence", bound=ActivationProfile | FittedWeights | None)
-MergeFunction = Callable[[dict[str, LoraAdapter], Config, Evidence], MergedLayers]
+Evidence = ParamSpec("Evidence")
+MergeFunction = Callable[Concatenate[dict[str, LoraAdapter], Config, Evidence], MergedLayers]
+Needs = Literal["profile", "fitted"] | None
 
 
 class MergeResult(NamedTuple):
@@ -38,24 +39,24 @@ class Strategy:
     """One way to merge.
 
     Attributes:
-        function: (experts sorted by name and weighted, configuration, profile) → name and
-            exact merged layer, one layer at a time, at strength 1. What all strategies share is
-            done by :func:`merge`, as each layer comes.
+        function: (experts sorted by name and weighted, configuration) → name and exact merged
+            layer, one layer at a time, at strength 1. What all strategies share is done by
+            :func:`merge`, as each layer comes.
         config: class of its configuration.
-        needs: what it needs to know of exactly these experts beside their factors, its third
-            argument: an activation profile, fitted weights, or nothing.
+        needs: what it needs to know of exactly these experts beside their factors, and gets as
+            a third argument: an activation profile, fitted weights, or nothing.
     """
 
-    function: MergeFunction[Any, Any]
+    function: MergeFunction[Any, ...]
     config: type[StrategyConfig]
-    needs: Literal["profile", "fitted"] | None
+    needs: Needs
 
 
 _STRATEGIES: dict[str, Strategy] = {}
 
 
 def register(
-    name: str, config: type[Config], needs: Literal["profile", "fitted"] | None = None
+    name: str, config: type[Config], needs: Needs = None
 ) -> Callable[[MergeFunction[Config, Evidence]], MergeFunction[Config, Evidence]]:
     """Make a function a strategy; it must live in a module of ``merging/strategies/``.
 
@@ -79,17 +80,22 @@ def available_strategies() -> list[str]:
     return sorted(_STRATEGIES)
 
 
+def needs_of(strategy: str) -> Needs:
+    """What :func:`merge` has to be given for a strategy beside experts and configuration.
+
+    Raises:
+        ValueError: there is no such strategy.
+    """
+    return _find(strategy).needs
+
+
 def parse_config(strategy: str, config: Mapping[str, Any] | StrategyConfig) -> StrategyConfig:
     """Check a strategy's configuration, so that a typo shows before hours of training.
 
     Raises:
         ValueError: the strategy, a key or a value is not one it knows.
     """
-    if strategy not in _STRATEGIES:
-        raise ValueError(
-            f"unknown merge strategy '{strategy}', expected one of {available_strategies()}"
-        )
-    expected = _STRATEGIES[strategy].config
+    expected = _find(strategy).config
     if isinstance(config, expected):
         return config
     values = config.model_dump() if isinstance(config, StrategyConfig) else dict(config)
@@ -131,15 +137,15 @@ def merge(
             f"{strategy}: weights for {sorted(weights)}, but the experts are "
             f"{sorted(experts)}; give one weight for each"
         )
-    evidence: ActivationProfile | FittedWeights | None = None
-    if _STRATEGIES[strategy].needs == "profile":
-        evidence = _checked_profile(strategy, experts, profile)
-    elif _STRATEGIES[strategy].needs == "fitted":
-        evidence = _checked_weights(strategy, experts, fitted)
+    evidence: list[ActivationProfile | FittedWeights] = []
+    if needs_of(strategy) == "profile":
+        evidence = [_checked_profile(strategy, experts, profile)]
+    elif needs_of(strategy) == "fitted":
+        evidence = [_checked_weights(strategy, experts, fitted)]
     weighted = {name: adapter.scaled(weights[name]) for name, adapter in experts.items()}
     by_layer = group_by_layer(experts)
     layers, errors = {}, {}
-    for name, exact in _STRATEGIES[strategy].function(weighted, config, evidence):
+    for name, exact in _find(strategy).function(weighted, config, *evidence):
         sources = list(by_layer[name].values())
         layers[name], errors[name] = _finish(exact, sources, config)
         del exact  # it may be dense, and must not wait while the next one is made
@@ -162,6 +168,14 @@ def layer_by_layer(
     """
     for name, by_expert in group_by_layer(experts).items():
         yield name, {expert: cast_layer(layer, config.dtype) for expert, layer in by_expert.items()}
+
+
+def _find(strategy: str) -> Strategy:
+    if strategy not in _STRATEGIES:
+        raise ValueError(
+            f"unknown merge strategy '{strategy}', expected one of {available_strategies()}"
+        )
+    return _STRATEGIES[strategy]
 
 
 def _finish(

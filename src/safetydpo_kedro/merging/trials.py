@@ -18,7 +18,7 @@ from safetydpo_kedro.merging.fitted import FittedWeights
 from safetydpo_kedro.merging.fitting import FittingConfig, fit_weights
 from safetydpo_kedro.merging.fitting_data import fitting_data
 from safetydpo_kedro.merging.profile import ActivationProfile
-from safetydpo_kedro.merging.registry import merge
+from safetydpo_kedro.merging.registry import merge, needs_of
 from safetydpo_kedro.parameters import Strict
 from safetydpo_kedro.preference.latents import LatentPairs, PreservedImages
 
@@ -123,9 +123,10 @@ class Workbench:
             return expert.scaled(trial.strength)
         arm = trial.recipe
         config = {**arm.config, "strength": trial.strength}
-        profile = self.profile(trial.categories) if arm.strategy == "co_merge" else None
-        fitted = None
-        if arm.strategy == "fitted_co_merge":
+        profile = fitted = None
+        if needs_of(arm.strategy) == "profile":
+            profile = self.profile(trial.categories)
+        elif needs_of(arm.strategy) == "fitted":
             fitted = self.weights(trial.categories, arm.fitting)
         return merge(arm.strategy, experts, config, profile, fitted).adapter
 

@@ -7,7 +7,6 @@ from pydantic import field_validator
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.merging.compress import stack
 from safetydpo_kedro.merging.config import StrategyConfig
-from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 
 
@@ -26,9 +25,7 @@ class CatConfig(StrategyConfig):
 
 
 @register("cat", CatConfig)
-def cat(
-    experts: dict[str, LoraAdapter], config: CatConfig, profile: ActivationProfile | None
-) -> MergedLayers:
+def cat(experts: dict[str, LoraAdapter], config: CatConfig) -> MergedLayers:
     """``A = [A_1; …; A_E]``, ``B = [λ_1 s_1 B_1 … λ_E s_E B_E]``, as PEFT's ``cat``.
 
     PEFT multiplies A by weight and scale, which gives the same ``ΔW = Σ_e λ_e ΔW_e``.

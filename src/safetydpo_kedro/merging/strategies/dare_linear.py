@@ -10,7 +10,6 @@ from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
 from safetydpo_kedro.merging.compress import from_matrix
 from safetydpo_kedro.merging.config import DensityConfig
 from safetydpo_kedro.merging.entries import add_up, drop_and_rescale
-from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 from safetydpo_kedro.preference.noise import key
 
@@ -28,9 +27,7 @@ class DareLinearConfig(DensityConfig):
 
 
 @register("dare_linear", DareLinearConfig)
-def dare_linear(
-    experts: dict[str, LoraAdapter], config: DareLinearConfig, profile: ActivationProfile | None
-) -> MergedLayers:
+def dare_linear(experts: dict[str, LoraAdapter], config: DareLinearConfig) -> MergedLayers:
     """``ΔW = Σ_e drop(ΔW_e)``, whose mean over seeds is the sum ``Σ_e ΔW_e``.
 
     As PEFT's ``dare_linear_svd``; PEFT's ``dare_linear`` drops in A and B apart.

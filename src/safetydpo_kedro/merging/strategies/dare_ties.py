@@ -5,7 +5,6 @@ from __future__ import annotations
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.merging.compress import from_matrix
 from safetydpo_kedro.merging.entries import Election, disjoint_mean
-from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 from safetydpo_kedro.merging.strategies.dare_linear import DareLinearConfig, dropped
 
@@ -22,9 +21,7 @@ class DareTiesConfig(DareLinearConfig):
 
 
 @register("dare_ties", DareTiesConfig)
-def dare_ties(
-    experts: dict[str, LoraAdapter], config: DareTiesConfig, profile: ActivationProfile | None
-) -> MergedLayers:
+def dare_ties(experts: dict[str, LoraAdapter], config: DareTiesConfig) -> MergedLayers:
     """Disjoint mean of ``drop(ΔW_e)``: random dropping takes the place of TIES' trimming.
 
     As PEFT's ``dare_ties_svd``. A disjoint mean divides by the number of experts that are left

@@ -7,7 +7,6 @@ import torch
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.merging.config import StrategyConfig
 from safetydpo_kedro.merging.core import core_space, significant
-from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 
 
@@ -16,9 +15,7 @@ class IsoCConfig(StrategyConfig):
 
 
 @register("iso_c", IsoCConfig)
-def iso_c(
-    experts: dict[str, LoraAdapter], config: IsoCConfig, profile: ActivationProfile | None
-) -> MergedLayers:
+def iso_c(experts: dict[str, LoraAdapter], config: IsoCConfig) -> MergedLayers:
     """``Σ_e ΔW_e = U diag(σ) Vᵀ``, then ``ΔW = mean(σ) U Vᵀ``.
 
     Iso-C of "No Task Left Behind: Isotropic Model Merging with Common and Task-Specific

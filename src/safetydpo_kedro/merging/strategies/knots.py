@@ -12,7 +12,6 @@ from safetydpo_kedro.merging.compress import build_layer
 from safetydpo_kedro.merging.config import DensityConfig
 from safetydpo_kedro.merging.core import core_space, significant
 from safetydpo_kedro.merging.entries import Election, disjoint_mean, trim
-from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 
 
@@ -32,9 +31,7 @@ class KnotsConfig(DensityConfig):
 
 
 @register("knots", KnotsConfig)
-def knots(
-    experts: dict[str, LoraAdapter], config: KnotsConfig, profile: ActivationProfile | None
-) -> MergedLayers:
+def knots(experts: dict[str, LoraAdapter], config: KnotsConfig) -> MergedLayers:
     """``[ΔW_1 … ΔW_E] = U S [V_1ᵀ … V_Eᵀ]``, then ``ΔW = U S merge(V_1, …, V_E)ᵀ``.
 
     Section 4 of "Model Merging with SVD to Tie the KnOTS". The rank is that of the

@@ -5,7 +5,6 @@ from __future__ import annotations
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.merging.compress import stack
 from safetydpo_kedro.merging.config import StrategyConfig
-from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 
 
@@ -14,9 +13,7 @@ class LinearConfig(StrategyConfig):
 
 
 @register("linear", LinearConfig)
-def linear(
-    experts: dict[str, LoraAdapter], config: LinearConfig, profile: ActivationProfile | None
-) -> MergedLayers:
+def linear(experts: dict[str, LoraAdapter], config: LinearConfig) -> MergedLayers:
     """``ΔW = 1/E Σ_e ΔW_e``: the mean of products, not the product of mean factors.
 
     An expert that does not adapt a layer counts there with ``ΔW_e = 0``.

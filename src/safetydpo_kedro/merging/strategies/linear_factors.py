@@ -7,7 +7,6 @@ import math
 from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
 from safetydpo_kedro.merging.compress import build_layer
 from safetydpo_kedro.merging.config import StrategyConfig
-from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 
 
@@ -16,11 +15,7 @@ class LinearFactorsConfig(StrategyConfig):
 
 
 @register("linear_factors", LinearFactorsConfig)
-def linear_factors(
-    experts: dict[str, LoraAdapter],
-    config: LinearFactorsConfig,
-    profile: ActivationProfile | None,
-) -> MergedLayers:
+def linear_factors(experts: dict[str, LoraAdapter], config: LinearFactorsConfig) -> MergedLayers:
     """``A = 1/E Σ_e ±√|λ_e s_e| A_e`` and ``B = 1/E Σ_e √|λ_e s_e| B_e``, ± the sign of λ_e s_e.
 
     PEFT's ``linear`` at weights ``λ_e / E²``. Here to compare with what others do, not to use:

@@ -6,7 +6,6 @@ from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.merging.compress import from_matrix
 from safetydpo_kedro.merging.config import DensityConfig
 from safetydpo_kedro.merging.entries import add_up, trim
-from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 
 
@@ -15,11 +14,7 @@ class MagnitudePruneConfig(DensityConfig):
 
 
 @register("magnitude_prune", MagnitudePruneConfig)
-def magnitude_prune(
-    experts: dict[str, LoraAdapter],
-    config: MagnitudePruneConfig,
-    profile: ActivationProfile | None,
-) -> MergedLayers:
+def magnitude_prune(experts: dict[str, LoraAdapter], config: MagnitudePruneConfig) -> MergedLayers:
     """``ΔW = Σ_e trim(ΔW_e)``: as PEFT's ``magnitude_prune_svd``, on entries of ``ΔW``.
 
     PEFT's ``magnitude_prune``, without ``_svd``, prunes A and B and adds them up apart.

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.merging.compress import stack
 from safetydpo_kedro.merging.config import StrategyConfig
-from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 
 
@@ -20,9 +19,7 @@ class SvdConfig(StrategyConfig):
 
 
 @register("svd", SvdConfig)
-def svd(
-    experts: dict[str, LoraAdapter], config: SvdConfig, profile: ActivationProfile | None
-) -> MergedLayers:
+def svd(experts: dict[str, LoraAdapter], config: SvdConfig) -> MergedLayers:
     """The best approximation of ``Σ_e λ_e ΔW_e`` at rank ``rank`` (Eckart-Young).
 
     Same as PEFT's ``svd``, but in the core space of the stacked factors, without a dense SVD.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.merging.compress import stack
 from safetydpo_kedro.merging.config import StrategyConfig
-from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 
 
@@ -14,11 +13,7 @@ class TaskArithmeticConfig(StrategyConfig):
 
 
 @register("task_arithmetic", TaskArithmeticConfig)
-def task_arithmetic(
-    experts: dict[str, LoraAdapter],
-    config: TaskArithmeticConfig,
-    profile: ActivationProfile | None,
-) -> MergedLayers:
+def task_arithmetic(experts: dict[str, LoraAdapter], config: TaskArithmeticConfig) -> MergedLayers:
     """``ΔW = Σ_e λ_e ΔW_e``, scaled by ``strength``."""
     for name, layers in layer_by_layer(experts, config):
         yield name, stack(list(layers.values()), [1.0] * len(layers))

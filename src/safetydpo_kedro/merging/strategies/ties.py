@@ -8,7 +8,6 @@ from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
 from safetydpo_kedro.merging.compress import from_matrix
 from safetydpo_kedro.merging.config import DensityConfig
 from safetydpo_kedro.merging.entries import Election, disjoint_mean, trim
-from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 
 
@@ -27,9 +26,7 @@ class TiesConfig(DensityConfig):
 
 
 @register("ties", TiesConfig)
-def ties(
-    experts: dict[str, LoraAdapter], config: TiesConfig, profile: ActivationProfile | None
-) -> MergedLayers:
+def ties(experts: dict[str, LoraAdapter], config: TiesConfig) -> MergedLayers:
     """Mean, entry by entry, of the trimmed ``ΔW_e`` that have the elected sign.
 
     Section 3.2 and algorithm 1 of "TIES-Merging: Resolving Interference When Merging Models".

@@ -8,7 +8,6 @@ from pydantic import Field
 from safetydpo_kedro.diffusion.lora import LoraAdapter, LoraLayer
 from safetydpo_kedro.merging.config import StrategyConfig
 from safetydpo_kedro.merging.core import core_space, orthonormal_factor, significant
-from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import MergedLayers, layer_by_layer, register
 
 
@@ -25,9 +24,7 @@ class TsvConfig(StrategyConfig):
 
 
 @register("tsv", TsvConfig)
-def tsv(
-    experts: dict[str, LoraAdapter], config: TsvConfig, profile: ActivationProfile | None
-) -> MergedLayers:
+def tsv(experts: dict[str, LoraAdapter], config: TsvConfig) -> MergedLayers:
     """``ΔW = U⊥ Σ V⊥ᵀ`` of the experts' top singular triples, made orthogonal to each other.
 
     "Task Singular Vectors: Reducing Task Interference in Model Merging", TSV-Merge: with
