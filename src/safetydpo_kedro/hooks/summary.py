@@ -8,6 +8,8 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
+# A log file has no width; that many columns hold the tables.
+LOG_WIDTH = 160
 COLUMNS = ("ip", "fid", "clip_score", "concept_accuracy")
 NEXT = {
     "evaluation_report": "everything in one page: tables, charts, examples, hashes",
@@ -35,7 +37,7 @@ class SummaryHooks:
         from rich.console import Console
 
         from safetydpo_kedro.reporting.key_figures import key_figures_table
-        from safetydpo_kedro.reporting.terminal import LOG_WIDTH, attack_summary, print_summary
+        from safetydpo_kedro.reporting.terminal import attack_summary, summary
 
         console = Console()
         console = console if console.is_terminal else Console(width=LOG_WIDTH)
@@ -48,7 +50,7 @@ class SummaryHooks:
             console.print(key_figures_table(catalog.load("key_figures")), "")
         table = catalog.load("benchmark_table")
         columns = [column for column in COLUMNS if column in table]
-        print_summary(table, next_steps(outputs, catalog), columns=columns, console=console)
+        console.print(summary(table, next_steps(outputs, catalog), columns=columns))
 
 
 def next_steps(outputs: set[str], catalog: CatalogProtocol) -> list[str]:

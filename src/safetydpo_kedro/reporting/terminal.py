@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from safetydpo_kedro.reporting.tables import format_cell
 
 TITLES = {"ip": "IP", "fid": "FID", "clip_score": "CLIP\nScore"}
-LOG_WIDTH = 160
 FORMATS = {"ip": ".2f", "fid": ".3g", "clip_score": ".1f"}
 
 
@@ -21,7 +20,6 @@ def summary(
     next_steps: Sequence[str] = (),
     *,
     columns: Sequence[str] = ("ip", "fid", "clip_score"),
-    title: str = "Evaluation",
 ) -> Group:
     """Build the summary.
 
@@ -29,7 +27,6 @@ def summary(
         table: ``benchmark_table``, one row per variant and benchmark.
         next_steps: lines below the table, for example where the figures lie.
         columns: measures to show for every benchmark; those nobody measured are left out.
-        title: above the table.
 
     Returns:
         Something :mod:`rich` prints; in a file or a pipe it comes without colours.
@@ -47,7 +44,7 @@ def summary(
         for column in columns
         if wide[(column, benchmark)].notna().any()
     ]
-    grid = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    grid = Table(title="Evaluation", title_justify="left", show_edge=False, pad_edge=False)
     grid.add_column("variant", style="bold", no_wrap=True)
     for benchmark, column in shown:
         name = TITLES.get(column, column.replace("_", "\n"))
@@ -89,21 +86,3 @@ def _steps(lines: Sequence[str]) -> list[Text]:
     """Where to look next."""
     steps = [Text(f"  {line}") for line in lines]
     return [Text("\nWhere to look next", style="bold"), *steps] if steps else []
-
-
-def print_summary(
-    table: pd.DataFrame,
-    next_steps: Sequence[str] = (),
-    *,
-    columns: Sequence[str] = ("ip", "fid", "clip_score"),
-    title: str = "Evaluation",
-    console: Console | None = None,
-) -> None:
-    """Print :func:`summary` to a console, by default standard output.
-
-    A log file has no width, so it gets as many columns as the table needs.
-    """
-    if console is None:
-        console = Console()
-        console = console if console.is_terminal else Console(width=LOG_WIDTH)
-    console.print(summary(table, next_steps, columns=columns, title=title))
