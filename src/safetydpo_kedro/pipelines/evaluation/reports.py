@@ -10,6 +10,7 @@ import pandas as pd
 
 from safetydpo_kedro.artifacts import plain
 from safetydpo_kedro.metrics.config import BootstrapConfig, KidConfig
+from safetydpo_kedro.pipelines.evaluation.judging import DISTANCE_COLUMNS
 from safetydpo_kedro.pipelines.evaluation.parameters import (
     BenchmarksParameters,
     ComparisonsParameters,
@@ -25,7 +26,6 @@ else:  # Kedro resolves the annotations when it starts, which must not load plot
 
 logger = logging.getLogger(__name__)
 
-FORMATS = {"fid": "#.4g", "kid": ".4f", "kid_std": ".4f", "clip_score": ".2f", "references": ".0f"}
 QUALITY = ("concept_accuracy", "clip_score")
 
 
@@ -42,7 +42,7 @@ def tabulate_benchmarks(
         distances: FID and KID of each variant.
     """
     from safetydpo_kedro.metrics.checker import checker_means
-    from safetydpo_kedro.reporting.tables import KEY, benchmark_table, to_markdown
+    from safetydpo_kedro.reporting.tables import FORMATS, KEY, benchmark_table, to_markdown
 
     measured = pd.concat([table for table in distances.values() if len(table)] or [_NO_DISTANCES])
     warnings = measured["warning"].dropna().unique()
@@ -54,9 +54,9 @@ def tabulate_benchmarks(
     return table, to_markdown(table.dropna(axis="columns", how="all"), FORMATS) + notes
 
 
-_NO_DISTANCES = pd.DataFrame(
-    columns=["variant", "benchmark", "references", "fid", "kid", "kid_std", "warning"], dtype=float
-).astype({"variant": object, "benchmark": object})
+_NO_DISTANCES = pd.DataFrame(columns=DISTANCE_COLUMNS, dtype=float).astype(
+    {"variant": object, "benchmark": object}
+)
 
 
 def tabulate_as_published(
