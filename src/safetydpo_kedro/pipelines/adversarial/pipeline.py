@@ -5,7 +5,7 @@ from __future__ import annotations
 from kedro.pipeline import Node, Pipeline
 
 from safetydpo_kedro.pipelines.adversarial import goals, reports, searching
-from safetydpo_kedro.pipelines.adversarial.variants import (
+from safetydpo_kedro.pipelines.adversarial.attack_pipeline import (
     GOALS,
     NAMESPACE,
     TRANSFERABLE,

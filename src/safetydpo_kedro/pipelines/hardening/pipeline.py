@@ -6,12 +6,12 @@ from functools import partial, update_wrapper
 
 from kedro.pipeline import Node, Pipeline
 
-from safetydpo_kedro.pipelines.adversarial.pipeline import transferable_node
-from safetydpo_kedro.pipelines.adversarial.variants import (
+from safetydpo_kedro.pipelines.adversarial.attack_pipeline import (
     TRANSFERABLE,
     create_attack_pipeline,
     search_node,
 )
+from safetydpo_kedro.pipelines.adversarial.pipeline import transferable_node
 from safetydpo_kedro.pipelines.evaluation.variant_pipeline import (
     adapter_name,
     create_variant_pipeline,
