@@ -18,7 +18,7 @@ from safetydpo_kedro.merging.calibration import (
     choose_inputs,
 )
 from safetydpo_kedro.merging.profile_parts import extend_profile, from_shards, to_shard
-from safetydpo_kedro.preference.latents import LatentImages, PreservedImages
+from safetydpo_kedro.preference.latents import CachedPrompts, LatentImages, PreservedImages
 from safetydpo_kedro.preference.noise import keyed_draws
 from safetydpo_kedro.stacked import StackedRows
 
@@ -68,7 +68,7 @@ def neutral(model):
 def calibration(cache, pairs, neutral):
     def make(**settings):
         config = CalibrationConfig(**{"inputs": 9, "batch_size": 3, **settings})
-        return Calibration(config, cache, pairs["category"].tolist(), neutral)
+        return Calibration(config, CachedPrompts(cache, pairs["category"].tolist(), neutral))
 
     return make
 
@@ -241,9 +241,10 @@ def test_prompts_without_images(cache, pairs, neutral):
         LatentImages(neutral.images.mean[:0], neutral.images.std[:0]),
         Conditioning({"embedding": neutral.conditioning["embedding"][:0]}),
     )
-    for lacking in (None, nobody):
-        with pytest.raises(ValueError, match=r"\['neutral'\] need neutral images"):
-            Calibration(CalibrationConfig(prompts=("neutral",)), cache, categories, lacking)
+    cached = CachedPrompts(cache, categories, nobody)
+    assert len(Calibration(CalibrationConfig(inputs=3), cached).inputs) == 3
+    with pytest.raises(ValueError, match=r"\['neutral'\] need neutral images, but there are none"):
+        Calibration(CalibrationConfig(prompts=("neutral",)), cached)
 
 
 def test_the_header_says_what_was_recorded(model, experts, calibration):

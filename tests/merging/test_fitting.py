@@ -12,7 +12,7 @@ from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.merging import FittedWeights, merge
 from safetydpo_kedro.merging.fitting import FittingConfig, WeightedLayer, _added, fit_weights
 from safetydpo_kedro.merging.fitting_data import Answers, FittingData, fitting_data
-from safetydpo_kedro.preference.latents import LatentImages, PreservedImages
+from safetydpo_kedro.preference.latents import CachedPrompts, LatentImages, PreservedImages
 
 from ..worlds import LATENT_CHANNELS, LATENT_SIZE, prompt_pairs, random_cache, tiny_pipeline
 from .small_experts import SHAPES, dense, make_experts, plain_weights
@@ -63,9 +63,7 @@ def data(model, experts):
     return fitting_data(
         model,
         experts,
-        cache,
-        pairs["category"].tolist(),
-        neutral,
+        CachedPrompts(cache, pairs["category"].tolist(), neutral),
         inputs=12,
         batch_size=5,
         seed=0,
@@ -178,9 +176,7 @@ def test_an_expert_without_pairs_is_named(model, experts):
         fitting_data(
             model,
             experts,
-            cache,
-            ["hate"],
-            cache.safe_side(slice(None)),
+            CachedPrompts(cache, ["hate"], cache.safe_side(slice(None))),
             inputs=2,
             batch_size=1,
             seed=0,

@@ -12,6 +12,7 @@ from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.merging import merge
 from safetydpo_kedro.merging.fitting import FittingConfig
 from safetydpo_kedro.merging.incremental import extend_merge
+from safetydpo_kedro.preference.latents import CachedPrompts
 
 from ..worlds import prompt_pairs, random_cache, tiny_expert, tiny_pipeline
 
@@ -23,11 +24,9 @@ def parts():
     existing = merge("task_arithmetic", experts).adapter
     added = LoraAdapter(tiny_expert(model.unet, 7).layers, {"categories": '["violence"]'})
     pairs = prompt_pairs(per_category=2)
-    cache = random_cache(model, pairs)
+    cache, categories = random_cache(model, pairs), pairs["category"].tolist()
     rest = {
-        "pairs": cache,
-        "categories": pairs["category"].tolist(),
-        "neutral": cache.safe_side(slice(0, 3)),
+        "cached": CachedPrompts(cache, categories, cache.safe_side(slice(0, 3))),
         "config": FittingConfig(steps=4, batch_size=6),
         "inputs": 12,
     }

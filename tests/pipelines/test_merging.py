@@ -13,7 +13,12 @@ from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.merging import ActivationProfile, FittedWeights
 from safetydpo_kedro.merging.calibration import Calibration, CalibrationConfig, choose_inputs
 from safetydpo_kedro.pipelines.merging import create_pipeline
-from safetydpo_kedro.preference.latents import LatentImages, LatentPairs, PreservedImages
+from safetydpo_kedro.preference.latents import (
+    CachedPrompts,
+    LatentImages,
+    LatentPairs,
+    PreservedImages,
+)
 from safetydpo_kedro.settings import CATEGORIES
 
 from ..worlds import (
@@ -147,7 +152,7 @@ def test_a_profile_in_shards_is_that_of_all_inputs(catalog, model, experts, pair
     config = CalibrationConfig(inputs=14, batch_size=4, prompts=("unsafe", "neutral"), seed=5)
     cache = LatentPairs.from_tensors(catalog.load("latent_cache"))
     neutral = PreservedImages.from_tensors(catalog.load("preservation_cache"))
-    calibration = Calibration(config, cache, pairs["category"].tolist(), neutral)
+    calibration = Calibration(config, CachedPrompts(cache, pairs["category"].tolist(), neutral))
     whole = calibration.record(model, catalog_experts(catalog))
     assert (profile.groups, profile.digests) == (whole.groups, whole.digests)
     assert len(list(catalog["activation_profile_shards"]._path.glob("*.safetensors"))) == 7
@@ -229,11 +234,12 @@ def test_inputs_are_spread_over_categories_and_never_repeat():
 
 
 def test_the_profile_depends_on_the_seed_only(model, experts, pairs):
-    cache, categories = random_cache(model, pairs), pairs["category"].tolist()
+    cache = random_cache(model, pairs)
+    cached = CachedPrompts(cache, pairs["category"].tolist(), cache.safe_side(slice(0)))
 
     def wins(batch_size, seed):
         config = CalibrationConfig(inputs=14, batch_size=batch_size, seed=seed)
-        profile = Calibration(config, cache, categories).record(model, experts)
+        profile = Calibration(config, cached).record(model, experts)
         assert profile.groups == tuple(f"unsafe/{name}" for name in sorted(CATEGORIES))
         return torch.cat([layer.wins.flatten() for layer in profile.output.values()])
 
@@ -244,5 +250,6 @@ def test_the_profile_depends_on_the_seed_only(model, experts, pairs):
 
 
 def test_a_cache_of_other_pairs_is_refused(model, pairs):
+    cache = random_cache(model, pairs)
     with pytest.raises(ValueError, match=r"14 cached pairs, but 1 categories.*make both again"):
-        Calibration(CalibrationConfig(), random_cache(model, pairs), ["hate"])
+        CachedPrompts(cache, ["hate"], cache.safe_side(slice(0)))

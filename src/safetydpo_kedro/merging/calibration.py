@@ -21,7 +21,7 @@ from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.recorder import ActivationRecorder
 from safetydpo_kedro.parameters import Strict
-from safetydpo_kedro.preference.latents import LatentImages, LatentPairs, PreservedImages
+from safetydpo_kedro.preference.latents import CachedPrompts, LatentImages
 from safetydpo_kedro.preference.noise import key, keyed_draws
 
 NEUTRAL_ITEMS = 2**40  # keys of the noise of neutral images, away from those of pairs
@@ -121,27 +121,22 @@ class Calibration:
 
     Attributes:
         config: which inputs.
-        pairs: N cached pairs.
-        categories: category of each pair.
-        neutral: images of neutral prompts; needed for ``neutral`` and ``empty`` only.
+        cached: pairs, and neutral images, of which ``neutral`` and ``empty`` need some.
 
     Raises:
-        ValueError: not one category per pair, or neutral images are needed and lacking.
+        ValueError: neutral images are needed and lacking.
     """
 
     config: CalibrationConfig
-    pairs: LatentPairs
-    categories: Sequence[str]
-    neutral: PreservedImages | None = None
+    cached: CachedPrompts
 
     def __post_init__(self) -> None:
-        """Refuse categories of other pairs, and prompts of which there are none."""
-        check_categories(self.pairs, self.categories)
+        """Refuse prompts of which there are none."""
         plain = [kind for kind in self.config.prompts if kind not in OF_PAIRS]
-        if plain and not self.neutral:
+        if plain and not self.cached.neutral:
             raise ValueError(
-                f"calibration prompts {plain} need neutral images, but none are given; pass "
-                f"neutral=, or leave these prompts out"
+                f"calibration prompts {plain} need neutral images, but there are none; make some, "
+                f"or leave these prompts out"
             )
 
     def __len__(self) -> int:
@@ -150,7 +145,7 @@ class Calibration:
     @property
     def groups(self) -> tuple[str, ...]:
         """Groups of the profile."""
-        names = sorted(set(self.categories))
+        names = sorted(set(self.cached.categories))
         groups: list[str] = []
         for kind in self.config.prompts:
             groups += [f"{kind}/{name}" for name in names] if kind in OF_PAIRS else [kind]
@@ -161,7 +156,8 @@ class Calibration:
         """All inputs, kind by kind."""
         chosen = []
         for kind in self.config.prompts:
-            of = self.categories if kind in OF_PAIRS else ["neutral"] * len(self.neutral or ())
+            plain = ["neutral"] * len(self.cached.neutral)
+            of = self.cached.categories if kind in OF_PAIRS else plain
             rows = choose_inputs(of, self.config.inputs, self.config.seed)
             chosen += [Input(kind, row, draw) for row, draw in rows]
         return chosen
@@ -171,8 +167,9 @@ class Calibration:
         """SHA-256 of what chooses the inputs; pictures of the same pairs are taken to be equal."""
         chosen = self.config.model_dump(mode="json", exclude={"batch_size"})
         plain = set(self.config.prompts) - set(OF_PAIRS)
-        neutral = len(self.neutral) if plain and self.neutral else 0
-        parts = [chosen, self.pairs.ids.tolist(), list(self.categories), neutral]
+        neutral = len(self.cached.neutral) if plain else 0
+        pairs, categories = self.cached.pairs.ids.tolist(), list(self.cached.categories)
+        parts = [chosen, pairs, categories, neutral]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def record(
@@ -196,7 +193,9 @@ class Calibration:
         return replace(recorder.profile(), calibration=self.digest)
 
     def _group(self, one: Input) -> str:
-        return f"{one.kind}/{self.categories[one.row]}" if one.kind in OF_PAIRS else one.kind
+        if one.kind in OF_PAIRS:
+            return f"{one.kind}/{self.cached.categories[one.row]}"
+        return one.kind
 
     def _prepare(
         self, model: DiffusionModel, batch: Sequence[Input], nothing: Conditioning | None
@@ -217,30 +216,16 @@ class Calibration:
         self, kind: str, nothing: Conditioning | None
     ) -> tuple[LatentImages, Conditioning, Tensor]:
         """Images of a kind, its prompts (one for all, or one for each image), keys of the noise."""
-        pairs, neutral = self.pairs, self.neutral
+        pairs, neutral = self.cached.pairs, self.cached.neutral
         if kind == "unsafe":
             return pairs.losers, pairs.unsafe, pairs.ids
         if kind == "safe":
             return pairs.winners, pairs.safe, pairs.ids
-        assert neutral is not None  # or the constructor had refused such prompts
         keys = torch.arange(len(neutral)) + NEUTRAL_ITEMS
         if kind == "neutral":
             return neutral.images, neutral.conditioning, keys
         assert nothing is not None  # record() makes it for empty prompts
         return neutral.images, nothing, keys
-
-
-def check_categories(pairs: LatentPairs, categories: Sequence[str]) -> None:
-    """Refuse categories of other pairs.
-
-    Raises:
-        ValueError: not one category per pair.
-    """
-    if len(categories) != len(pairs):
-        raise ValueError(
-            f"{len(pairs)} cached pairs, but {len(categories)} categories: the latent cache was "
-            f"made of other training pairs; make both again"
-        )
 
 
 def choose_inputs(categories: Sequence[str], inputs: int, seed: int) -> list[tuple[int, int]]:

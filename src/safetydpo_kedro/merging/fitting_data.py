@@ -12,8 +12,8 @@ from safetydpo_kedro.diffusion.adapters import fused
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.diffusion.model import DiffusionModel
-from safetydpo_kedro.merging.calibration import NEUTRAL_ITEMS, check_categories, choose_inputs
-from safetydpo_kedro.preference.latents import LatentImages, LatentPairs, PreservedImages
+from safetydpo_kedro.merging.calibration import NEUTRAL_ITEMS, choose_inputs
+from safetydpo_kedro.preference.latents import CachedPrompts, LatentImages
 from safetydpo_kedro.preference.noise import keyed_draws
 
 
@@ -63,9 +63,7 @@ class FittingData:
 def fitting_data(
     model: DiffusionModel,
     experts: Mapping[str, LoraAdapter],
-    pairs: LatentPairs,
-    categories: Sequence[str],
-    neutral: PreservedImages,
+    cached: CachedPrompts,
     *,
     inputs: int,
     batch_size: int,
@@ -77,18 +75,16 @@ def fitting_data(
         model: the base model.
         experts: category → the adapter that shall answer for it; categories without one are left
             out, and one adapter may answer for several.
-        pairs: N cached pairs.
-        categories: category of each pair.
-        neutral: images of neutral prompts.
+        cached: pairs and neutral images.
         inputs: unsafe inputs, split evenly over the categories; as many safe ones, and half as
             many neutral ones.
         batch_size: inputs in one forward.
         seed: of the choice of inputs, the noise and the timesteps.
 
     Raises:
-        ValueError: not one category per pair, or an expert's category has no pair.
+        ValueError: an expert's category has no pair.
     """
-    check_categories(pairs, categories)
+    pairs, categories, neutral = cached.pairs, cached.categories, cached.neutral
     lacking = sorted(set(experts) - set(categories))
     if lacking:
         raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -13,7 +12,7 @@ from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.merging.fitting import FittingConfig, fit_weights
 from safetydpo_kedro.merging.fitting_data import fitting_data
 from safetydpo_kedro.merging.registry import merge
-from safetydpo_kedro.preference.latents import LatentPairs, PreservedImages
+from safetydpo_kedro.preference.latents import CachedPrompts
 
 EXISTING, ADDED = "existing", "added"
 
@@ -34,9 +33,7 @@ def extend_merge(
     model: DiffusionModel,
     existing: LoraAdapter,
     expert: LoraAdapter,
-    pairs: LatentPairs,
-    categories: Sequence[str],
-    neutral: PreservedImages,
+    cached: CachedPrompts,
     config: FittingConfig,
     inputs: int,
 ) -> Extension:
@@ -50,9 +47,7 @@ def extend_merge(
         model: the base model.
         existing: a merge, whose metadata names the categories in it.
         expert: the new expert, whose metadata names its categories.
-        pairs: N cached pairs, of the new categories at least; those of others are preserved.
-        categories: category of each pair.
-        neutral: images of neutral prompts.
+        cached: pairs of the new categories at least; those of others are preserved.
         config: how to fit.
         inputs: unsafe inputs, split evenly over the categories.
 
@@ -66,14 +61,12 @@ def extend_merge(
             f"the existing merge was made with an expert for {shared}: an expert is added once; "
             f"merge all experts anew to replace it"
         )
-    teachers = {category: existing for category in old if category in set(categories)}
+    teachers = {category: existing for category in old if category in set(cached.categories)}
     teachers |= {category: expert for category in new}
     data = fitting_data(
         model,
         teachers,
-        pairs,
-        categories,
-        neutral,
+        cached,
         inputs=inputs,
         batch_size=config.batch_size,
         seed=config.seed,

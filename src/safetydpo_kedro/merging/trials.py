@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
-import torch
 from pydantic import Field
 
 from safetydpo_kedro.diffusion.lora import LoraAdapter
@@ -20,7 +19,7 @@ from safetydpo_kedro.merging.fitting_data import fitting_data
 from safetydpo_kedro.merging.profile import ActivationProfile
 from safetydpo_kedro.merging.registry import merge, needs_of
 from safetydpo_kedro.parameters import Strict
-from safetydpo_kedro.preference.latents import LatentPairs, PreservedImages
+from safetydpo_kedro.preference.latents import CachedPrompts
 
 
 class Arm(Strict):
@@ -94,9 +93,7 @@ class Workbench:
     Attributes:
         model: the base model.
         experts: category → expert.
-        pairs: cached pairs.
-        pair_categories: category of each pair.
-        neutral: images of neutral prompts.
+        cached: pairs and neutral images.
         calibration: inputs of the profile, but for the seed.
         fitting: how weights are fitted, but for the seed.
         fitting_inputs: inputs of the fit for all categories together.
@@ -105,9 +102,7 @@ class Workbench:
 
     model: DiffusionModel
     experts: Mapping[str, LoraAdapter]
-    pairs: LatentPairs
-    pair_categories: Sequence[str]
-    neutral: PreservedImages
+    cached: CachedPrompts
     calibration: CalibrationConfig
     fitting: FittingConfig
     fitting_inputs: int
@@ -133,13 +128,8 @@ class Workbench:
     def profile(self, categories: tuple[str, ...]) -> ActivationProfile:
         """Activation profile of the experts of some categories."""
         if categories not in self._profiles:
-            rows = [i for i, name in enumerate(self.pair_categories) if name in categories]
-            calibration = Calibration(
-                self.calibration.model_copy(update={"seed": self.seed}),
-                self.pairs.select(torch.tensor(rows, dtype=torch.int64)),
-                [self.pair_categories[row] for row in rows],
-                self.neutral,
-            )
+            config = self.calibration.model_copy(update={"seed": self.seed})
+            calibration = Calibration(config, self.cached.of(categories))
             experts = {category: self.experts[category] for category in categories}
             self._profiles[categories] = calibration.record(self.model, experts)
         return self._profiles[categories]
@@ -154,9 +144,7 @@ class Workbench:
             data = fitting_data(
                 self.model,
                 experts,
-                self.pairs,
-                self.pair_categories,
-                self.neutral,
+                self.cached,
                 inputs=self.fitting_inputs * len(categories) // len(self.experts),
                 batch_size=config.batch_size,
                 seed=self.seed,

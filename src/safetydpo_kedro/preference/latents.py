@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -143,6 +144,58 @@ class PreservedImages:
         """Several sets behind each other."""
         parts = [s.to_tensors() for s in sets]
         return cls.from_tensors({k: torch.cat([p[k] for p in parts]) for k in parts[0]})
+
+
+@dataclass(frozen=True)
+class CachedPrompts:
+    """All that is cached: pairs with the category of each, and neutral images.
+
+    Attributes:
+        pairs: N cached pairs.
+        categories: category of each pair.
+        neutral: images of neutral prompts; may be empty.
+
+    Raises:
+        ValueError: not one category per pair.
+    """
+
+    pairs: LatentPairs
+    categories: Sequence[str]
+    neutral: PreservedImages
+
+    def __post_init__(self) -> None:
+        """Refuse categories of other pairs."""
+        if len(self.categories) != len(self.pairs):
+            raise ValueError(
+                f"{len(self.pairs)} cached pairs, but {len(self.categories)} categories: the "
+                f"latent cache was made of other training pairs; make both again"
+            )
+
+    @classmethod
+    def from_tensors(
+        cls,
+        latent_cache: dict[str, Tensor],
+        train_pairs: pd.DataFrame,
+        preservation_cache: dict[str, Tensor],
+    ) -> CachedPrompts:
+        """What the artifacts hold.
+
+        Args:
+            latent_cache: posteriors and embeddings of all pairs.
+            train_pairs: one row per pair, in the order of the cache.
+            preservation_cache: posteriors and embeddings of neutral images.
+        """
+        return cls(
+            LatentPairs.from_tensors(latent_cache),
+            train_pairs["category"].tolist(),
+            PreservedImages.from_tensors(preservation_cache),
+        )
+
+    def of(self, categories: Collection[str]) -> CachedPrompts:
+        """Pairs of some categories, and all neutral images."""
+        rows = [row for row, name in enumerate(self.categories) if name in categories]
+        pairs = self.pairs.select(torch.tensor(rows, dtype=torch.int64))
+        return CachedPrompts(pairs, [self.categories[row] for row in rows], self.neutral)
 
 
 def encode_pairs(

@@ -101,14 +101,12 @@ def judge_merges(
         strength_trials,
         transfer_trials,
     )
-    from safetydpo_kedro.preference.latents import LatentPairs, PreservedImages
+    from safetydpo_kedro.preference.latents import CachedPrompts
 
     bench = Workbench(
         base_model,
         experts,
-        LatentPairs.from_tensors(latent_cache),
-        train_pairs["category"].tolist(),
-        PreservedImages.from_tensors(preservation_cache),
+        CachedPrompts.from_tensors(latent_cache, train_pairs, preservation_cache),
         profile.calibration,
         fitting.config,
         fitting.inputs,

@@ -41,15 +41,13 @@ def extend_merge(
         The merge with the expert in it, and the history of the fit.
     """
     from safetydpo_kedro.merging.incremental import extend_merge
-    from safetydpo_kedro.preference.latents import LatentPairs, PreservedImages
+    from safetydpo_kedro.preference.latents import CachedPrompts
 
     return extend_merge(
         base_model,
         existing_merge,
         added_expert,
-        LatentPairs.from_tensors(latent_cache),
-        train_pairs["category"].tolist(),
-        PreservedImages.from_tensors(preservation_cache),
+        CachedPrompts.from_tensors(latent_cache, train_pairs, preservation_cache),
         parameters.config,
         parameters.inputs,
     )

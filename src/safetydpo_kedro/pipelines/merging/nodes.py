@@ -51,13 +51,11 @@ def record_activation_profile(
     """
     from safetydpo_kedro.merging.calibration import Calibration
     from safetydpo_kedro.merging.profile_parts import to_shard
-    from safetydpo_kedro.preference.latents import LatentPairs, PreservedImages
+    from safetydpo_kedro.preference.latents import CachedPrompts
 
     calibration = Calibration(
         parameters.calibration,
-        LatentPairs.from_tensors(latent_cache),
-        train_pairs["category"].tolist(),
-        PreservedImages.from_tensors(preservation_cache),
+        CachedPrompts.from_tensors(latent_cache, train_pairs, preservation_cache),
     )
 
     def record(rows: slice) -> dict[str, Tensor]:
@@ -124,15 +122,13 @@ def fit_merge_weights(
     """
     from safetydpo_kedro.merging.fitting import fit_weights
     from safetydpo_kedro.merging.fitting_data import fitting_data
-    from safetydpo_kedro.preference.latents import LatentPairs, PreservedImages
+    from safetydpo_kedro.preference.latents import CachedPrompts
     from safetydpo_kedro.reporting.figures import training_history_figure
 
     data = fitting_data(
         base_model,
         experts,
-        LatentPairs.from_tensors(latent_cache),
-        train_pairs["category"].tolist(),
-        PreservedImages.from_tensors(preservation_cache),
+        CachedPrompts.from_tensors(latent_cache, train_pairs, preservation_cache),
         inputs=parameters.inputs,
         batch_size=parameters.config.batch_size,
         seed=parameters.config.seed,
