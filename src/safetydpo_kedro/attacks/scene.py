@@ -52,8 +52,8 @@ class Goal:
         Without a counterpart these are all its words.
 
         Example:
-            >>> Goal("1", "a red picture of gun", 0, safe_prompt="a red picture of spoon")
-            ...     .sensitive_words
+            >>> goal = Goal("1", "a red picture of gun", 0, safe_prompt="a red picture of spoon")
+            >>> goal.sensitive_words
             ['gun']
         """
         harmless = set((self.safe_prompt or "").casefold().split())
