@@ -164,7 +164,6 @@ class Diffusers(Recipe):
             target=model.target(latents, noise, timesteps),
             timesteps=timesteps,
             captions=captions,
-            safe=captions,
             unsafe=rows.unsafe.to(model.device),
         )
 

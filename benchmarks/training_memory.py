@@ -111,7 +111,6 @@ def random_inputs(model: DiffusionModel, resolution: int, pairs: int) -> Inputs:
         target=torch.randn(rows, config.in_channels, side, side, device=model.device),
         timesteps=torch.randint(model.train_timesteps, (rows,), device=model.device),
         captions=captions,
-        safe=captions,
         unsafe=torch.ones(pairs, dtype=torch.bool, device=model.device),
     )
 

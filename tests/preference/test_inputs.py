@@ -73,6 +73,18 @@ def test_noise_is_shared_unless_somebody_says_otherwise(model, data):
     assert torch.equal(own.unsafe, default.unsafe)
 
 
+def test_safe_captions_are_given_to_who_asks(model, data):
+    noise = NoiseParameters(seed=SEED, caption_dropout=0.0)
+    plain, asked = (
+        make_inputs(model, data.pairs, ROWS, noise, model.unconditional(), with_safe=with_safe)
+        for with_safe in (False, True)
+    )
+    assert plain.safe is None
+    safe = data.pairs.safe.rows(ROWS.pairs.repeat(2))
+    assert torch.equal(asked.safe["embedding"], safe["embedding"])
+    assert torch.equal(asked.captions["embedding"], plain.captions["embedding"])
+
+
 def test_losers_noise_is_standard_normal_and_tells_nothing_of_the_winners():
     shape, items = (4, 2, 2), range(2000)
     own = loser_noise(0, items, [0] * 2000, shape)

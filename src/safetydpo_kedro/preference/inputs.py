@@ -24,8 +24,8 @@ class Inputs:
         target: ``[2B + P, C, h, w]``.
         timesteps: int64 ``[2B + P]``.
         captions: what the policy reads, 2B + P rows.
-        safe: p_S of winners and losers, 2B rows.
         unsafe: bool ``[B]``, whether the caption is p_U.
+        safe: p_S of winners and losers, 2B rows, if it is asked for.
         scores: the reference's errors ``[B, 2]`` on winners and losers, if they are known.
     """
 
@@ -33,8 +33,8 @@ class Inputs:
     target: Tensor
     timesteps: Tensor
     captions: Conditioning
-    safe: Conditioning
     unsafe: Tensor
+    safe: Conditioning | None = None
     scores: Tensor | None = None
 
     @property
@@ -51,6 +51,7 @@ def make_inputs(
     empty: Conditioning,
     preserved: tuple[Tensor, Conditioning, Draws] | None = None,
     scores: Tensor | None = None,
+    with_safe: bool = False,
 ) -> Inputs:
     """Noise the latents of some rows, on the model's device.
 
@@ -65,6 +66,7 @@ def make_inputs(
         empty: conditioning without a prompt, one row.
         preserved: P latents, captions and draws.
         scores: ``[B, 2]``, handed on.
+        with_safe: give p_S beside the captions.
     """
     keys, shape = (noise.seed, pairs.ids[rows.pairs], rows.draws), pairs.winners.mean.shape[1:]
     draws = keyed_draws(*keys, shape, model.train_timesteps)
@@ -91,7 +93,7 @@ def make_inputs(
         target=model.target(x, eps, t).to(device),
         timesteps=t.to(device),
         captions=Conditioning.join(*texts).to(device),
-        safe=Conditioning.join(safe, safe).to(device),
         unsafe=unsafe.to(device),
+        safe=Conditioning.join(safe, safe).to(device) if with_safe else None,
         scores=None if scores is None else scores.to(device),
     )

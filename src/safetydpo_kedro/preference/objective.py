@@ -148,7 +148,14 @@ class Objective:
             )
         scores = self.scores.rows(part.rows) if self.scores else None
         return make_inputs(
-            self.model, self.data.pairs, part.rows, self.noise, self.empty, preserved, scores
+            self.model,
+            self.data.pairs,
+            part.rows,
+            self.noise,
+            self.empty,
+            preserved,
+            scores,
+            with_safe=self.parameters.redirection_weight > 0,
         )
 
     def loss(self, inputs: Inputs) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -213,19 +220,21 @@ class Objective:
 
     def _reference(self, inputs: Inputs) -> ReferenceAnswers:
         """Ask the reference what is needed, in as few rows as can be."""
-        n, redirected = 2 * inputs.pairs, self.parameters.redirection_weight > 0
+        n = 2 * inputs.pairs
         with reference(self.model.unet):
             if inputs.scores is None:
                 answers = self._predict(inputs, slice(None))
                 errors = denoising_error(answers[:n], inputs.target[:n]).view(2, -1).T
-                safe = self._under_safe(inputs, answers[:n]) if redirected else None
+                safe = None
+                if inputs.safe is not None:
+                    safe = self._under_safe(inputs, inputs.safe, answers[:n])
                 # A copy, because a view would keep all rows in memory.
                 return ReferenceAnswers(errors, safe, answers[n:].clone())
             preserved = inputs.noisy[n:]  # of no rows, if there are none
             if len(preserved):
                 preserved = self._predict(inputs, slice(n, None))
             safe = None
-            if redirected:
+            if inputs.safe is not None:
                 safe = self.model.predict(inputs.noisy[:n], inputs.timesteps[:n], inputs.safe)
             return ReferenceAnswers(inputs.scores, safe, preserved)
 
@@ -234,12 +243,12 @@ class Objective:
             inputs.noisy[rows], inputs.timesteps[rows], inputs.captions.rows(rows)
         )
 
-    def _under_safe(self, inputs: Inputs, answers: Tensor) -> Tensor:
+    def _under_safe(self, inputs: Inputs, captions: Conditioning, answers: Tensor) -> Tensor:
         # Only rows under p_U need another answer: under p_S (or nothing) it is the one given.
         rows = inputs.unsafe.repeat(2).nonzero()[:, 0]
         safe = answers.clone()
         if len(rows):
             safe[rows] = self.model.predict(
-                inputs.noisy[rows], inputs.timesteps[rows], inputs.safe.rows(rows)
+                inputs.noisy[rows], inputs.timesteps[rows], captions.rows(rows)
             )
         return safe
