@@ -122,6 +122,11 @@ def test_every_trial_draws_every_question(catalog):
     assert set(sweeps) == standard | {("loud", "kinds"), ("shared_a", "kinds"), ("joint", "joint")}
 
 
+def test_no_folders_of_checkpoints_are_left(catalog):
+    folder = catalog.load("params:expert_training").checkpoints.directory
+    assert not list((folder / "ablations").iterdir())
+
+
 def test_the_table_has_every_trial_once(catalog):
     table = catalog.load("trial_table").set_index(["experts", "sweep", "arm", "merged", "strength"])
     assert table.index.is_unique and (table["seeds"] == 1).all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from safetydpo_kedro.pipelines.ablations.parameters import (
     SweepsParameters,
 )
 from safetydpo_kedro.pipelines.ablations.recipe_arms import BASE, DefaultRecipe, Recipe
+from safetydpo_kedro.pipelines.ablations.training import own_checkpoints, seeded
 from safetydpo_kedro.pipelines.expert_training.nodes import train_safety_expert
 from safetydpo_kedro.settings import ABLATION_SWEEPS
 
@@ -166,32 +166,22 @@ def _train(
     table = default.table
     others = table.index[~table["category"].isin(default.categories)]
     rows = sorted([*recipe.pairs, *others])
-    folder = parameters.checkpoints.directory / "ablations" / f"recipe-{recipe.name}-{seed}"
-    training = recipe.training.model_copy(
-        update={
-            "seed": seed,
-            "checkpoints": parameters.checkpoints.model_copy(update={"directory": folder}),
-            "num_processes": parameters.num_processes,
-        }
-    )
-    noise = recipe.noise
-    if noise != default.noise:  # the scores are of other draws
+    if recipe.noise != default.noise:  # the scores are of other draws
         scores = ReferenceScores.from_tensors(scores).without_draws().to_tensors()
-    if noise.draws is None:
-        noise = noise.model_copy(update={"seed": seed})
-    for expert, history, _ in train_safety_expert(
-        model,
-        table.loc[rows].reset_index(drop=True),
-        {name: tensor[rows] for name, tensor in latents.items()},
-        neutral,
-        {name: tensor[rows] for name, tensor in scores.items()},
-        None,
-        list(default.categories),
-        noise,
-        training,
-    ):
-        judged = judge(expert, last_accuracy(history))
-    shutil.rmtree(folder, ignore_errors=True)
+    varied = recipe.training.model_copy(update={"seed": seed})
+    with own_checkpoints(varied, parameters, f"recipe-{recipe.name}-{seed}") as training:
+        for expert, history, _ in train_safety_expert(
+            model,
+            table.loc[rows].reset_index(drop=True),
+            {name: tensor[rows] for name, tensor in latents.items()},
+            neutral,
+            {name: tensor[rows] for name, tensor in scores.items()},
+            None,
+            list(default.categories),
+            seeded(recipe.noise, seed),
+            training,
+        ):
+            judged = judge(expert, last_accuracy(history))
     return judged
 
 

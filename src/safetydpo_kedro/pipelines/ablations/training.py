@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
@@ -59,25 +60,47 @@ def train_varied_expert(
     """
     alone = {"seed": seed, "validation": {"every": None}}
     varied = changed(parameters, {**changes, **alone}, "changes of an expert of the ablations")
-    if noise.draws is None:
-        noise = noise.model_copy(update={"seed": seed})
-    folder = parameters.checkpoints.directory / "ablations" / fingerprint(varied)[:16]
+    with own_checkpoints(varied, parameters, fingerprint(varied)[:16]) as training:
+        for expert, _, _ in train_safety_expert(
+            model,
+            train_pairs,
+            latent_cache,
+            preservation_cache,
+            reference_scores,
+            None,
+            categories,
+            seeded(noise, seed),
+            training,
+        ):
+            yield expert
+
+
+@contextmanager
+def own_checkpoints(
+    varied: ExpertTrainingParameters, parameters: ExpertTrainingParameters, name: str
+) -> Iterator[ExpertTrainingParameters]:
+    """Train as ``varied`` says, on the machine that ``parameters`` describe.
+
+    Checkpoints lie in a folder of the name, which goes with the block if nothing is left in it.
+    Experts of other categories, which may be in training beside this one, share it.
+
+    Args:
+        varied: what the result depends on.
+        parameters: where checkpoints lie, and how many processes share a batch.
+        name: of the folder, below ``ablations``.
+    """
+    folder = parameters.checkpoints.directory / "ablations" / name
     checkpoints = parameters.checkpoints.model_copy(update={"directory": folder})
-    varied = varied.model_copy(
+    yield varied.model_copy(
         update={"checkpoints": checkpoints, "num_processes": parameters.num_processes}
     )
-    for expert, _, _ in train_safety_expert(
-        model,
-        train_pairs,
-        latent_cache,
-        preservation_cache,
-        reference_scores,
-        None,
-        categories,
-        noise,
-        varied,
-    ):
-        yield expert
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def seeded(noise: NoiseParameters, seed: int) -> NoiseParameters:
+    """The seed's own noise, unless a bound on the draws lets the run's repeat."""
+    return noise.model_copy(update={"seed": seed}) if noise.draws is None else noise
 
 
 def changed(parameters: Model, changes: dict[str, Any], what: str) -> Model:
