@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from safetydpo_kedro.diffusion.lora import LoraAdapter
 from safetydpo_kedro.diffusion.lora_files import load_adapter, save_adapter
@@ -28,7 +28,7 @@ class TrainedExpert:
 
     adapter: LoraAdapter
     history: pd.DataFrame
-    images: dict[int, np.ndarray] = field(default_factory=dict)
+    images: dict[int, Tensor] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write everything into a folder, for another process."""

@@ -172,5 +172,4 @@ def _train(
             loop = Loop(run.name, objective, weights, checkpoints, validation, processes, on_step)
             loop.run()
             adapter = extract_adapter(model.unet, dict(run.metadata))
-    images = {step: images.numpy() for step, images in loop.images.items()}
-    return TrainedExpert(adapter, loop.history.table(), images)
+    return TrainedExpert(adapter, loop.history.table(), loop.images)

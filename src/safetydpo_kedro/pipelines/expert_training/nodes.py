@@ -23,6 +23,8 @@ else:  # Kedro resolves the annotations when it starts, which must not load torc
 
 logger = logging.getLogger(__name__)
 
+STEP = "step_"  # in front of a step's number, in the names of validation images
+
 
 def train_safety_expert(
     model: DiffusionModel,
@@ -55,8 +57,6 @@ def train_safety_expert(
     """
     import shutil
 
-    import torch
-
     from safetydpo_kedro.preference.data import expert_data
     from safetydpo_kedro.preference.latents import LatentPairs, PreservedImages
     from safetydpo_kedro.preference.reference_scores import ReferenceScores
@@ -85,7 +85,7 @@ def train_safety_expert(
     folder = parameters.checkpoints.directory / name
     run = TrainingRun(name, data, noise, parameters, folder, metadata, foundation)
     trained = train_expert(model, run, step_logger(name))
-    images = {f"step_{step:06d}": torch.from_numpy(i) for step, i in trained.images.items()}
+    images = {f"{STEP}{step:06d}": drawn for step, drawn in trained.images.items()}
     prompts = list(data.held_out.prompts) if data.held_out else []
     yield trained.adapter, trained.history, (images, {"prompts": prompts})
     # Kedro comes back when all of these are saved; until then a kill loses nothing.
@@ -107,5 +107,8 @@ def plot_validation(
     from safetydpo_kedro.reporting.grids import progress_grid
 
     images, header = validation_images
-    rows = {f"step {int(name[5:])}": image.numpy() for name, image in sorted(images.items())}
+    rows = {
+        f"step {int(name.removeprefix(STEP))}": drawn.numpy()
+        for name, drawn in sorted(images.items())
+    }
     return progress_grid(rows, header["prompts"], parameters.validation.blur)
