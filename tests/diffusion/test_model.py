@@ -50,6 +50,19 @@ def test_posterior_is_the_autoencoders_in_latent_scale(model):
     torch.testing.assert_close(std, posterior.std * factor)
 
 
+def test_decoded_latents_are_the_images_that_are_drawn(model):
+    parameters = SamplingParameters(steps=2, guidance_scale=2.0)
+    latents = model.pipeline(
+        PROMPTS[:2],
+        generator=[torch.Generator().manual_seed(seed) for seed in (1, 2)],
+        num_inference_steps=parameters.steps,
+        guidance_scale=parameters.guidance_scale,
+        output_type="latent",
+    ).images
+    drawn = model.sample(PROMPTS[:2], [1, 2], parameters)
+    np.testing.assert_array_equal(model.decode_images(latents), drawn)
+
+
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_a_perfect_prediction_recovers_the_latents(model, kind):
     """Independent check of the target: DDPM's own formula for x_0 from the prediction."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from safetydpo_kedro.diffusion.model import DiffusionModel
@@ -70,11 +68,3 @@ def denoise(
         prediction = predict(noisy, t.expand(len(latents)), step)
         latents = scheduler.step(prediction, t, latents, **options, return_dict=False)[0]
     return latents
-
-
-def decode(model: DiffusionModel, latents: Tensor) -> NDArray[np.uint8]:
-    """Images of latents ``[N, C, h, w]``, uint8 ``[N, H, W, 3]``."""
-    vae = model.pipeline.vae
-    pixels = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
-    images = model.pipeline.image_processor.postprocess(pixels, output_type="np")
-    return (images * 255).round().astype(np.uint8)

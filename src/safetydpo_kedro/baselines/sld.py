@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from safetydpo_kedro.baselines.config import SldConfig
-from safetydpo_kedro.baselines.denoising import Predict, decode, denoise, initial_latents
+from safetydpo_kedro.baselines.denoising import Predict, denoise, initial_latents
 from safetydpo_kedro.baselines.families import require_stable_diffusion
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.model import DiffusionModel
@@ -102,7 +102,7 @@ def sample_safely(
             model, generators, sampling.steps, wanted["embedding"].dtype, sampling.resolution
         )
         predict = _guided(model, conditioning, sampling.guidance_scale, config)
-        images.append(decode(model, denoise(model, latents, predict, generators)))
+        images.append(model.decode_images(denoise(model, latents, predict, generators)))
     model.pipeline.maybe_free_model_hooks()
     return np.concatenate(images)
 

@@ -140,6 +140,21 @@ class DiffusionModel(ABC):
             vae.to(dtype=narrow)
         return mean, std
 
+    @torch.no_grad()
+    def decode_images(self, latents: Tensor) -> np.ndarray:
+        """Images of latents, clean or noised.
+
+        Args:
+            latents: ``[N, C, h, w]`` in the UNet's scale, on any device.
+
+        Returns:
+            uint8 ``[N, H, W, 3]``.
+        """
+        vae = self.pipeline.vae
+        scaled = latents.to(self.device, vae.dtype) / vae.config.scaling_factor
+        pixels = vae.decode(scaled, return_dict=False)[0]
+        return _to_uint8(self.pipeline.image_processor.postprocess(pixels, output_type="np"))
+
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Forward diffusion ``x_t``, ``[N, C, h, w]``, at ``timesteps`` int64 ``[N]``."""
         return self.noise_schedule.add_noise(latents, noise, timesteps)
@@ -199,5 +214,10 @@ class DiffusionModel(ABC):
                 guidance_scale=parameters.guidance_scale,
                 output_type="np",
             ).images
-            images.append((out * 255).round().astype(np.uint8))
+            images.append(_to_uint8(out))
         return np.concatenate(images)
+
+
+def _to_uint8(images: np.ndarray) -> np.ndarray:
+    """Values in 0–1 as grey levels."""
+    return (images * 255).round().astype(np.uint8)

@@ -12,11 +12,7 @@ import pandas as pd
 from safetydpo_kedro.reporting.grids import Blur
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
-
-    from safetydpo_kedro.diffusion.model import DiffusionModel
 
 
 def quiet() -> None:
@@ -52,26 +48,6 @@ def for_unjudged(blur: Blur) -> Blur:
         ['all', 'all', 'none']
     """
     return "none" if blur == "none" else "all"
-
-
-def decode_latents(model: DiffusionModel, latents: Tensor) -> NDArray[np.uint8]:
-    """Images of latents, clean or noised.
-
-    Args:
-        model: whose autoencoder decodes.
-        latents: ``[N, C, h, w]`` in the UNet's scale, on any device.
-
-    Returns:
-        uint8 ``[N, H, W, 3]``.
-    """
-    import torch
-
-    vae = model.pipeline.vae
-    with torch.no_grad():
-        scaled = latents.to(model.device, vae.dtype) / vae.config.scaling_factor
-        decoded = vae.decode(scaled).sample
-    pixels = ((decoded.float() + 1) * 127.5).round().clamp(0, 255)
-    return pixels.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
 
 
 def mean_weights(weights: Mapping[str, Tensor], experts: tuple[str, ...]) -> pd.DataFrame:
