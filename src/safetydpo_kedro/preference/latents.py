@@ -55,7 +55,7 @@ class LatentPairs:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def select(self, rows: Tensor) -> LatentPairs:
+    def select(self, rows: Tensor | slice) -> LatentPairs:
         """Some of the pairs, under their old identities."""
         tensors = self.to_tensors()
         return LatentPairs.from_tensors({name: value[rows] for name, value in tensors.items()})

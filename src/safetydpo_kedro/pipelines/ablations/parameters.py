@@ -23,7 +23,7 @@ class ArmsParameters(RootModel[dict[str, dict[str, Any]]]):
     @property
     def arms(self) -> dict[str, Arm]:
         """The arms, typed."""
-        # Imported here, because merging needs torch, and parameters are read without it.
+        # Imported here, because merging needs torch, and this module is imported without it.
         from safetydpo_kedro.merging.trials import Arm
 
         return {

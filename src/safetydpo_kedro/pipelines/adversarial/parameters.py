@@ -44,7 +44,7 @@ class AttacksParameters(Strict):
     @property
     def chosen(self) -> dict[str, tuple[Attack, AttackConfig]]:
         """Name → attack and its settings, of those that are not left out."""
-        # Imported here, because attacks need torch, and parameters are read without it.
+        # Imported here, because attacks need torch, and this module is imported without it.
         from safetydpo_kedro.attacks import parse_attack
 
         settings = {name: given for name, given in self.attacks.items() if given is not None}

@@ -207,16 +207,14 @@ def score_reference(
     parameters: DrawingParameters,
 ) -> dict[str, Callable[[], dict[str, Tensor]]]:
     """The base model's errors on every draw of every pair; none if draws never repeat."""
-    import torch
-
     from safetydpo_kedro.preference.latents import LatentPairs
     from safetydpo_kedro.preference.reference_scores import score_pairs
 
     pairs = LatentPairs.from_tensors(latent_cache)
 
     def score(rows: slice) -> dict[str, Tensor]:
-        some = pairs.select(torch.arange(len(pairs))[rows])
-        return score_pairs(model, some, noise, parameters.sampling.batch_size).to_tensors()
+        size = parameters.sampling.batch_size
+        return score_pairs(model, pairs.select(rows), noise, size).to_tensors()
 
     return plan_shards(len(pairs), parameters.shard_size, score)
 

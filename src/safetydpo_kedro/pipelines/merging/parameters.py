@@ -31,7 +31,7 @@ class ProfileParameters(Explained):
     @property
     def calibration(self) -> CalibrationConfig:
         """The calibration inputs."""
-        # Imported here, because merging needs torch, and parameters are read without it.
+        # Imported here, because merging needs torch, and this module is imported without it.
         from safetydpo_kedro.merging.calibration import CalibrationConfig
 
         return validate_nested(CalibrationConfig, self.model_extra, "settings of the calibration")
@@ -59,7 +59,7 @@ class FittingParameters(Explained):
     @property
     def config(self) -> FittingConfig:
         """How the weights are fitted."""
-        # Imported here, because fitting needs torch, and parameters are read without it.
+        # Imported here, because fitting needs torch, and this module is imported without it.
         from safetydpo_kedro.merging.fitting import FittingConfig
 
         return validate_nested(FittingConfig, self.model_extra, "settings of the fit")
@@ -78,7 +78,7 @@ class StrategyParameters(RootModel[dict[str, Any]]):
 
     @model_validator(mode="after")
     def _known(self) -> StrategyParameters:
-        # Imported here, because strategies need torch, and parameters are read without it.
+        # Imported here, because strategies need torch, and this module is imported without it.
         from safetydpo_kedro.merging import parse_config
 
         parse_config(self.strategy, self.root)
