@@ -11,12 +11,14 @@ from kedro.validation.exceptions import ParameterValidationError
 from PIL import Image
 
 from safetydpo_kedro.attacks import available_attacks
+from safetydpo_kedro.datasets import ShardedImagesDataset
 from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.hooks import FreshnessHooks, SummaryHooks
 from safetydpo_kedro.images import decode_images
 from safetydpo_kedro.pipelines import adversarial, evaluation, hardening
 from safetydpo_kedro.pipelines.adversarial.goals import choose_goals
 from safetydpo_kedro.pipelines.adversarial.parameters import GoalsParameters
+from safetydpo_kedro.pipelines.adversarial.searching import goal_of
 from safetydpo_kedro.preference.latents import LatentImages, LatentPairs, PreservedImages
 from safetydpo_kedro.preference.reference_scores import ReferenceScores
 from safetydpo_kedro.settings import ATTACKED, CATEGORIES, HARDENED
@@ -117,6 +119,16 @@ def test_goals_are_what_the_unprotected_model_draws(catalog):
     )
     difference = decode_images(goals["image"]).astype(int) - expected
     assert np.abs(difference).max() <= 1
+
+
+def test_a_goal_without_a_counterpart_stays_one_on_disk(tmp_path, red_png):
+    dataset = ShardedImagesDataset(path=str(tmp_path / "goals"), image_columns=["image"])
+    rows = [("1", "a gun", 0, "violence", "a spoon"), ("2", "a gun", 0, "violence", None)]
+    table = pd.DataFrame(rows, columns=["prompt_id", "prompt", "seed", "category", "safe_prompt"])
+    dataset.save({"goals": table.assign(image=[{"bytes": red_png, "path": None}] * 2)})
+    goals = [goal_of(row) for _, row in dataset.load().iterrows()]
+    assert [goal.safe_prompt for goal in goals] == ["a spoon", None]
+    assert [goal.sensitive_words for goal in goals] == [["gun"], ["a", "gun"]]
 
 
 def test_everything_found_is_drawn_with_the_goals_seed_and_with_fresh_ones(catalog):

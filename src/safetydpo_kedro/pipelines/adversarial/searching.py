@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from safetydpo_kedro.attacks import Attack
     from safetydpo_kedro.attacks.registry import AttackConfig
-    from safetydpo_kedro.attacks.scene import Scene
+    from safetydpo_kedro.attacks.scene import Goal, Scene
     from safetydpo_kedro.datasets.external_models import ExternalModel
     from safetydpo_kedro.diffusion.lora import LoraAdapter
     from safetydpo_kedro.diffusion.model import DiffusionModel
@@ -112,7 +112,7 @@ def search_prompts(
         excluded by rule), ``withheld, seed, start, worth`` (of the search's own objective, at its
         start and end), ``evaluations, gradients, images``.
     """
-    from safetydpo_kedro.attacks.scene import Scene
+    from safetydpo_kedro.attacks.scene import Goal, Scene
 
     if skip:
         return _plan([], goals, parameters, set())
@@ -163,13 +163,9 @@ def _plan(
 def _search(
     variant: str, scene: Scene, attack: Attack, config: AttackConfig, seed: int, row: pd.Series
 ) -> pd.DataFrame:
-    from safetydpo_kedro.attacks.scene import Goal
-    from safetydpo_kedro.images import decode_images
     from safetydpo_kedro.prompts.exclusion import is_excluded
 
-    (image,) = decode_images([row["image"]])
-    about = ("prompt_id", "prompt", "seed", "category", "safe_prompt")
-    found = attack.search(Goal(**row[[*about]].to_dict(), image=image), scene, config, seed)
+    found = attack.search(goal_of(row), scene, config, seed)
     texts = [text for text in (found.prompt, row["concept"]) if isinstance(text, str)]
     withheld = is_excluded(*texts, category=row["category"])
     record = {
@@ -187,6 +183,17 @@ def _search(
         "images": found.spent.images,
     }
     return pd.DataFrame([record])
+
+
+def goal_of(row: pd.Series) -> Goal:
+    """The goal that a row of ``attack_goals`` describes; without a counterpart if it has none."""
+    from safetydpo_kedro.attacks.scene import Goal
+    from safetydpo_kedro.images import decode_images
+
+    (image,) = decode_images([row["image"]])
+    about = row[["prompt_id", "prompt", "seed", "category", "safe_prompt"]]
+    # Parquet gives a missing text back as NaN.
+    return Goal(**about[about.notna()].to_dict(), image=image)
 
 
 def _pairs(table: pd.DataFrame | None) -> dict[str, tuple[list[str], list[str]]]:
