@@ -112,7 +112,7 @@ def search_prompts(
         excluded by rule), ``withheld, seed, start, worth`` (of the search's own objective, at its
         start and end), ``evaluations, gradients, images``.
     """
-    from safetydpo_kedro.attacks.scene import Goal, Scene
+    from safetydpo_kedro.attacks.scene import Scene
 
     if skip:
         return _plan([], goals, parameters, set())
