@@ -100,8 +100,11 @@ def settings(value: Any) -> list[BaseModel]:
     if isinstance(value, StrategyParameters):
         return [parse_config(value.strategy, value.root)]
     if isinstance(value, BaseModel) and value.model_config.get("extra") == "allow":
-        names = [name for name, _ in inspect.getmembers(type(value), _is_property)]
-        made = (getattr(value, name) for name in names if not name.startswith("model_"))
+        own = (owner for owner in type(value).__mro__ if owner not in BaseModel.__mro__)
+        named = (
+            name for owner in own for name, member in vars(owner).items() if _is_property(member)
+        )
+        made = (getattr(value, name) for name in named)
         return [inner for inner in made if isinstance(inner, BaseModel)]
     return []
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, RootModel
 from docs.generate.fields import nested_model, type_name
 from docs.generate.hooks import filled, on_page_content
 from docs.generate.markdown import code, table
-from docs.generate.parameters import typed_sections
+from docs.generate.parameters import typed_sections, undescribed
 from docs.generate.project import load_project
 from docs.generate.site import reference_pages
 from safetydpo_kedro.settings import EXPERTS
@@ -108,6 +108,10 @@ def test_every_typed_field_occurs():
         if model and key.partition(".")[0] not in EXPERTS:
             for field in fields(key, model):
                 assert f"| {code(field)} |" in text, field
+
+
+def test_every_typed_field_says_what_it_is():
+    assert not undescribed(load_project())
 
 
 def test_every_section_of_the_parameters_has_a_place():
