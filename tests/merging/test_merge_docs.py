@@ -11,12 +11,13 @@ from safetydpo_kedro.merging import available_strategies, merge, registry
 
 from .small_experts import SHAPES, dense
 
-PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "merging.md"
-TEXT = PAGE.read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+GUIDE = (DOCS / "how_to" / "add_a_merge_strategy.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "explanation" / "merging.md").read_text(encoding="utf-8")
 
 
 def test_the_example_is_a_strategy(experts):
-    section = TEXT.split("## Adding a strategy")[1]
+    section = GUIDE.split("## 1. Write it")[1]
     source = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
     try:
         exec(compile(source, "strongest.py", "exec"), {"__name__": "strongest"})
@@ -30,6 +31,6 @@ def test_the_example_is_a_strategy(experts):
 
 
 def test_the_table_names_every_strategy():
-    table = TEXT.split("## Strategies")[1].split("\n- ")[0]
+    table = PAGE.split("## Strategies")[1].split("\n- ")[0]
     named = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
     assert named == set(available_strategies())
