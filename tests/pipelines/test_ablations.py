@@ -9,7 +9,9 @@ from kedro.runner import SequentialRunner
 from plotly.graph_objects import Figure
 
 from safetydpo_kedro.diffusion.registry import diffusion_model
+from safetydpo_kedro.metrics import judging
 from safetydpo_kedro.pipelines.ablations import pipeline as ablations
+from safetydpo_kedro.pipelines.ablations.looking import make_look
 from safetydpo_kedro.pipelines.ablations.training import changed
 from safetydpo_kedro.preference.latents import LatentImages, PreservedImages
 from safetydpo_kedro.preference.reference_scores import ReferenceScores
@@ -120,6 +122,24 @@ def test_every_trial_draws_every_question(catalog):
     sweeps = scores[["experts", "sweep"]].drop_duplicates().itertuples(index=False, name=None)
     standard = {("standard", sweep) for sweep in (*ARMS, "transfer")}
     assert set(sweeps) == standard | {("loud", "kinds"), ("shared_a", "kinds"), ("joint", "joint")}
+
+
+def test_judges_are_loaded_at_the_first_look_and_serve_all(catalog, monkeypatch):
+    made, make_panel = [], judging.make_panel
+
+    def counted(**judges):
+        made.append(make_panel(**judges))
+        return made[-1]
+
+    monkeypatch.setattr(judging, "make_panel", counted)
+    inputs = {name: catalog.load(entry) for name, entry in ablations.JUDGING.items()}
+    look = make_look(questions=catalog.load("ablation_questions"), **inputs)
+    assert not made
+    first, second = look(None), look(None)
+    assert len(made) == 1
+    scores = catalog.load("trial_scores").query("experts == 'joint' and arm == 'base'")
+    for table in (second, scores):
+        assert first["q16_score"].tolist() == table["q16_score"].tolist()
 
 
 def test_no_folders_of_checkpoints_are_left(catalog):
