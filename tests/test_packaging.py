@@ -83,7 +83,9 @@ def binaries(dist, tmp_path_factory) -> Path:
     place = sysconfig.get_path("purelib")
     (Path(packages.strip()) / "dependencies.pth").write_text(f"{place}\n", encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--python", str(binaries / "python"), "install"]
-    run([*pip, "--quiet", "--no-deps", "--no-index", str(next(dist.glob("*.whl")))], folder)
+    # What those path files show is installed already must not keep pip from installing it here.
+    options = ["--quiet", "--no-deps", "--no-index", "--ignore-installed"]
+    run([*pip, *options, str(next(dist.glob("*.whl")))], folder)
     return binaries
 
 

@@ -24,6 +24,7 @@ LONG = {
     "kedro run --params expert_training.beta=500",
     "kedro run --params hate.expert_training.steps=50",
     "kedro run --params mlflow=true",
+    "kedro run --pipelines expert_training",
     "kedro run --pipelines adversarial",
     "kedro run --pipelines evaluation --only-missing-outputs "
     "--params evaluation.benchmarks.take.custom=all",
