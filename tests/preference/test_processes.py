@@ -64,6 +64,7 @@ def count_up(processes, send):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_processes_do_not_outlive_who_waits_for_them():
     seen = set()
 

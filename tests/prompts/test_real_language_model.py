@@ -107,6 +107,7 @@ def posted(log: Path) -> int:
     return log.read_text().count("POST /v1/chat/completions")
 
 
+@pytest.mark.slow
 def test_a_server_answers_and_is_not_asked_twice(server, directory, tmp_path):
     url, log = server
     settings = OpenAISettings(model=str(directory), base_url=url, max_tokens=12, concurrency=2)
