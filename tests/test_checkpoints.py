@@ -272,6 +272,7 @@ def save_forever(folder: Path) -> None:
         checkpoints.save(step, *run.train(1).parts, state_of(step))
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_folder_to_go_on_from(tmp_path):
     folder, generator = tmp_path / "run", torch.Generator().manual_seed(0)
     steps, torn = [0], 0

@@ -82,6 +82,7 @@ def test_every_variant_is_drawn_and_judged(project):
     assert table["fid"].isna().all()  # there are no reference images
 
 
+@pytest.mark.slow
 def test_every_attack_runs_on_an_aligned_model(project, monkeypatch):
     family, folder, catalog = project
     if family != "sdxl":

@@ -51,6 +51,7 @@ def complain(processes, send):
         raise ValueError("the second process has had enough")
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_ends_all_of_them():
     with pytest.raises(ProcessRaisedException, match="has had enough"):
         launch(complain, (), 2, on_message=print, use_cpu=True)
