@@ -10,8 +10,7 @@ from pydantic import BaseModel
 from docs.generate.fields import rows
 from docs.generate.markdown import code, plain, summary, table
 from safetydpo_kedro.attacks import available_attacks, find_attack
-from safetydpo_kedro.merging import available_strategies
-from safetydpo_kedro.merging.registry import _STRATEGIES
+from safetydpo_kedro.merging import available_strategies, find_strategy
 
 HEAD = ("setting", "type", "default", "what it is")
 
@@ -24,7 +23,7 @@ def strategies_page() -> str:
         "`safetydpo_kedro.merging.merge` takes.",
     ]
     for name in available_strategies():
-        strategy = _STRATEGIES[name]
+        strategy = find_strategy(name)
         needs = f" Needs: {strategy.needs}." if strategy.needs else ""
         lines += [
             f"## {name}",

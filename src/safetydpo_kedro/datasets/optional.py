@@ -17,7 +17,6 @@ _TRACKED = (
     "manifest_path",
     "fingerprint_options",
 )
-_SHOWN = "preview"
 
 
 class OptionalDataset(AbstractDataset[Any, Any]):
@@ -49,7 +48,7 @@ class OptionalDataset(AbstractDataset[Any, Any]):
         self.metadata = metadata
 
     def __getattr__(self, name: str) -> Any:
-        if name in _TRACKED or (name == _SHOWN and self._exists()):
+        if name in _TRACKED or (name == "preview" and self._exists()):
             return getattr(self._dataset, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 

@@ -13,6 +13,7 @@ from safetydpo_kedro.merging.recorder import ActivationRecorder
 from safetydpo_kedro.merging.registry import (
     MergeResult,
     available_strategies,
+    find_strategy,
     merge,
     parse_config,
     register,
@@ -26,6 +27,7 @@ __all__ = [
     "StrategyConfig",
     "UnitStatistics",
     "available_strategies",
+    "find_strategy",
     "merge",
     "parse_config",
     "register",

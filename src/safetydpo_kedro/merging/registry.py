@@ -80,13 +80,17 @@ def available_strategies() -> list[str]:
     return sorted(_STRATEGIES)
 
 
-def needs_of(strategy: str) -> Needs:
-    """What :func:`merge` has to be given for a strategy beside experts and configuration.
+def find_strategy(strategy: str) -> Strategy:
+    """Function, settings and needs of a strategy.
 
     Raises:
         ValueError: there is no such strategy.
     """
-    return _find(strategy).needs
+    if strategy not in _STRATEGIES:
+        raise ValueError(
+            f"unknown merge strategy '{strategy}', expected one of {available_strategies()}"
+        )
+    return _STRATEGIES[strategy]
 
 
 def parse_config(strategy: str, config: Mapping[str, Any] | StrategyConfig) -> StrategyConfig:
@@ -95,7 +99,7 @@ def parse_config(strategy: str, config: Mapping[str, Any] | StrategyConfig) -> S
     Raises:
         ValueError: the strategy, a key or a value is not one it knows.
     """
-    expected = _find(strategy).config
+    expected = find_strategy(strategy).config
     if isinstance(config, expected):
         return config
     values = config.model_dump() if isinstance(config, StrategyConfig) else dict(config)
@@ -138,14 +142,15 @@ def merge(
             f"{sorted(experts)}; give one weight for each"
         )
     evidence: list[ActivationProfile | FittedWeights] = []
-    if needs_of(strategy) == "profile":
+    found = find_strategy(strategy)
+    if found.needs == "profile":
         evidence = [_checked_profile(strategy, experts, profile)]
-    elif needs_of(strategy) == "fitted":
+    elif found.needs == "fitted":
         evidence = [_checked_weights(strategy, experts, fitted)]
     weighted = {name: adapter.scaled(weights[name]) for name, adapter in experts.items()}
     by_layer = group_by_layer(experts)
     layers, errors = {}, {}
-    for name, exact in _find(strategy).function(weighted, config, *evidence):
+    for name, exact in found.function(weighted, config, *evidence):
         sources = list(by_layer[name].values())
         layers[name], errors[name] = _finish(exact, sources, config)
         del exact  # it may be dense, and must not wait while the next one is made
@@ -168,14 +173,6 @@ def layer_by_layer(
     """
     for name, by_expert in group_by_layer(experts).items():
         yield name, {expert: cast_layer(layer, config.dtype) for expert, layer in by_expert.items()}
-
-
-def _find(strategy: str) -> Strategy:
-    if strategy not in _STRATEGIES:
-        raise ValueError(
-            f"unknown merge strategy '{strategy}', expected one of {available_strategies()}"
-        )
-    return _STRATEGIES[strategy]
 
 
 def _finish(

@@ -17,7 +17,7 @@ from safetydpo_kedro.merging.fitted import FittedWeights
 from safetydpo_kedro.merging.fitting import FittingConfig, fit_weights
 from safetydpo_kedro.merging.fitting_data import fitting_data
 from safetydpo_kedro.merging.profile import ActivationProfile
-from safetydpo_kedro.merging.registry import merge, needs_of
+from safetydpo_kedro.merging.registry import find_strategy, merge
 from safetydpo_kedro.parameters import Strict
 from safetydpo_kedro.preference.latents import CachedPrompts
 
@@ -119,9 +119,10 @@ class Workbench:
         arm = trial.recipe
         config = {**arm.config, "strength": trial.strength}
         profile = fitted = None
-        if needs_of(arm.strategy) == "profile":
+        needs = find_strategy(arm.strategy).needs
+        if needs == "profile":
             profile = self.profile(trial.categories)
-        elif needs_of(arm.strategy) == "fitted":
+        elif needs == "fitted":
             fitted = self.weights(trial.categories, arm.fitting)
         return merge(arm.strategy, experts, config, profile, fitted).adapter
 

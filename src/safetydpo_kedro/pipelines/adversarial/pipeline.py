@@ -20,7 +20,7 @@ VICTIMS = (*ATTACKED, EXTERNAL)
 
 def create_search_pipeline() -> Pipeline:
     """What attackers want, and the attacks that see no victim."""
-    searching = Pipeline(
+    search = Pipeline(
         [
             Node(
                 goals.draw_goals,
@@ -39,7 +39,7 @@ def create_search_pipeline() -> Pipeline:
         namespace=NAMESPACE,
         prefix_datasets_with_namespace=False,
     )
-    return searching + Pipeline([prompts_node()])
+    return search + Pipeline([prompts_node()])
 
 
 def transferable_node(goals: str, found: str) -> Node:
