@@ -1,15 +1,41 @@
-"""One progress bar for work that many nodes do together, with the time that is left."""
+"""Progress bars: of one piece of work, and of work that many nodes do together."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from tqdm.auto import tqdm
 
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} images [{elapsed}{postfix}]"
+
+_kind: type[tqdm[Any]] = tqdm
+
+
+def show_bars_as(kind: type[tqdm[Any]]) -> None:
+    """Let all bars that this process makes from now on be of another kind.
+
+    A worker of a cluster has no terminal of its own: its bars report to who started the run.
+    """
+    global _kind
+    _kind = kind
+
+
+def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:
+    """A progress bar for one piece of work, over items or advanced by hand.
+
+    Args:
+        items: what is iterated over; None: call ``update`` of the bar.
+        options: of tqdm, such as ``desc``, ``total``, ``unit``, ``leave``.
+
+    Example:
+        >>> list(progress_bar(range(3), desc="steps", disable=True))
+        [0, 1, 2]
+    """
+    return _kind(items, **options)
 
 
 class SharedProgress:

@@ -264,3 +264,36 @@ def test_of_unknown_provenance_a_keyed_plan_reuses_nothing(tmp_path):
         planner = Planner()
         open_shards(tmp_path, expected=None).save(keyed(planner, s1="x"))
         assert planner.computed == ["1"]
+
+
+def test_shares_fill_a_folder_together(tmp_path):
+    """Every share computes its own shards; who comes last completes the folder."""
+    names = ["000", "001", "002", "003", "004"]
+    first, second = Planner(), Planner()
+    whole = ShardedSafetensorsDataset(path=str(tmp_path / "shards"))
+    whole.expect(Provenance("f" * 64))
+
+    whole.share(1, 2).save(second.plan(*names))
+    assert second.computed == ["001", "003"]
+    assert not whole.exists()
+    whole.share(0, 2).save(first.plan(*names))
+    assert first.computed == ["000", "002", "004"]
+    assert whole.load()["x"].tolist() == [0, 1, 2, 3, 4]
+    manifest = whole.manifest_path.read_bytes()
+
+    again = Planner()  # a worker was lost after it had done its share
+    whole.share(0, 2).save(again.plan(*names))
+    whole.save(again.plan(*names))
+    assert again.computed == []
+    assert whole.manifest_path.read_bytes() == manifest
+
+
+def test_a_whole_save_completes_what_shares_left(tmp_path):
+    whole = ShardedSafetensorsDataset(path=str(tmp_path / "shards"))
+    whole.expect(Provenance("f" * 64))
+    planner = Planner()
+    whole.share(2, 3).save(planner.plan("000", "001", "002", "003"))
+    assert planner.computed == ["002"]
+    whole.save(planner.plan("000", "001", "002", "003"))
+    assert planner.computed == ["002", "000", "001", "003"]
+    assert whole.load()["x"].tolist() == [0, 1, 2, 3]

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm.auto import trange
 
 from safetydpo_kedro.baselines.config import EsdConfig
 from safetydpo_kedro.baselines.denoising import denoise, initial_latents
@@ -24,6 +23,7 @@ from safetydpo_kedro.diffusion.adapters import checkpointed_activations
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.digests import tensors_digest
+from safetydpo_kedro.progress import progress_bar
 from safetydpo_kedro.threads import builds_models
 
 CROSS_ATTENTION = ".attn2."
@@ -88,7 +88,7 @@ def train_esd(
         generator.set_state(found.state["generator"])
     with checkpointed_activations(erased, config.gradient_checkpointing):
         look = {"desc": "ESD-u", "unit": "step", "disable": not progress, "initial": start}
-        for step in (bar := trange(start, config.steps, total=config.steps, **look)):
+        for step in (bar := progress_bar(range(start, config.steps), total=config.steps, **look)):
             rows = torch.randint(len(concepts), (config.batch_size,), generator=generator)
             text = texts.rows(rows.to(model.device))
             loss = _loss(model, erased, text, nothing.rows(0 * rows), config, generator)

@@ -9,13 +9,13 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from kedro.io import AbstractDataset, DatasetError
-from tqdm.auto import tqdm
 
 from safetydpo_kedro.artifacts import (
     Manifest,
@@ -24,7 +24,7 @@ from safetydpo_kedro.artifacts import (
     recorded_fingerprint,
     write_atomically,
 )
-from safetydpo_kedro.progress import progress_of
+from safetydpo_kedro.progress import progress_bar, progress_of
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +110,7 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
     def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
         self._path = Path(path)
         self._expected: Provenance | None = None
+        self._share: tuple[int, int] | None = None
         self.metadata = metadata
 
     @abstractmethod
@@ -128,6 +129,21 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
     def expect(self, provenance: Provenance) -> None:
         """State what the shards should be made from; any others count as missing."""
         self._expected = provenance
+
+    def share(self, number: int, count: int) -> Self:
+        """The same folder for one of several processes that fill it together.
+
+        ``save`` then computes every ``count``-th shard of the plan only. Who finds all shards
+        there completes the artifact. If nobody does, because two processes began at the same
+        moment and one removed stale shards late, a ``save`` of the whole plan does the rest.
+
+        Args:
+            number: of this share, 0 to ``count`` - 1.
+            count: how many shares there are.
+        """
+        part = copy(self)
+        part._share = (number, count)
+        return part
 
     def load(self) -> Shard:
         """Read all shards.
@@ -162,37 +178,46 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         Raises:
             ValueError: the plan is empty or a shard's name cannot be a file name.
         """
+        if self._share and self.exists():
+            return  # the others have done it all
         targets = self._targets(data)
         identities = self._identities(data, targets)
         self._start(identities, keep_others=isinstance(data, KeyedPlan))
         done = self._present() & set(targets.values())
         if done:
             logger.info("%s: %d of %d shards are there", self._path.name, len(done), len(targets))
-        with self._progress(data, {name for name, path in targets.items() if path in done}) as bar:
-            for name, path in targets.items():
-                if path in done:
-                    continue
+        own = self._own(targets)
+        missing = {name: path for name, path in own.items() if path not in done}
+        with self._progress(data, own.keys(), own.keys() - missing.keys()) as advance:
+            for name, path in missing.items():
                 started = time.monotonic()
                 entry = data[name]
                 shard = entry() if callable(entry) else entry
                 with write_atomically(path) as temporary:
                     self._write(shard, temporary)
-                bar(name, time.monotonic() - started)
-        self._finish(list(targets.values()), identities)
+                advance(name, time.monotonic() - started)
+        if not self._share or self._present().issuperset(targets.values()):
+            self._finish(list(targets.values()), identities)
+
+    def _own(self, targets: Mapping[str, Path]) -> dict[str, Path]:
+        """The shards that this process computes."""
+        number, count = self._share or (0, 1)
+        return dict(list(targets.items())[number::count])
 
     @contextmanager
     def _progress(
-        self, plan: ShardPlan[Shard], done: Set[str]
+        self, plan: ShardPlan[Shard], names: Set[str], done: Set[str]
     ) -> Iterator[Callable[[str, float], Any]]:
         """What to tell that a shard is done, and its seconds: a bar of all nodes, or an own one."""
         shared = progress_of(str(self._path))
         if shared is not None and isinstance(plan, KeyedPlan):
             rows, task = plan.rows, str(self._path)
-            shared.begin(task, sum(rows.values()), sum(rows[name] for name in done))
+            shared.begin(task, sum(rows[n] for n in names), sum(rows[n] for n in done))
             yield lambda name, seconds: shared.advance(task, rows[name], seconds)
             return
-        with tqdm(total=len(plan), initial=len(done), desc=self._path.name, unit="shard") as bar:
-            yield lambda name, seconds: bar.update()
+        counts = {"total": len(names), "initial": len(done)}
+        with progress_bar(desc=self._path.name, unit="shard", **counts) as shown:
+            yield lambda name, seconds: shown.update()
 
     def _targets(self, plan: ShardPlan[Shard]) -> dict[str, Path]:
         """File of each shard of the plan."""
@@ -231,7 +256,7 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         if stale := present - {self._path / name for name in (*same, *kept)}:
             logger.info("%s: %d stale shards removed", self._path.name, len(stale))
         for path in stale:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another process may have a share of the same plan
         for name in intact_files(self.manifest_path)[1]:
             (self._path / name).unlink(missing_ok=True)
         with write_atomically(self._path / IN_PROGRESS) as temporary:
@@ -252,7 +277,7 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         provenance = self._expected or Provenance("")
         manifest = Manifest.of(provenance, paths, self._path, identities)
         manifest.write(self.manifest_path)
-        (self._path / IN_PROGRESS).unlink()
+        (self._path / IN_PROGRESS).unlink(missing_ok=True)
 
     def _identities_on_disk(self) -> dict[str, str] | None:
         """File name → fingerprint of the shards being made or complete, ``None`` if unknown."""

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.tokens import TextTower
 from safetydpo_kedro.parameters import SamplingParameters
+from safetydpo_kedro.progress import progress_bar
 
 
 class DiffusionModel(ABC):
@@ -203,7 +203,7 @@ class DiffusionModel(ABC):
             )
         images = []
         starts = range(0, len(prompts), parameters.batch_size)
-        for start in tqdm(starts, desc=progress, disable=progress is None):
+        for start in progress_bar(starts, desc=progress, disable=progress is None):
             rows = slice(start, start + parameters.batch_size)
             out = self.pipeline(
                 list(prompts[rows]),

@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from safetydpo_kedro.diffusion.conditioning import Conditioning
 from safetydpo_kedro.diffusion.lora import LoraAdapter
@@ -23,6 +22,7 @@ from safetydpo_kedro.merging.recorder import ActivationRecorder
 from safetydpo_kedro.parameters import Strict
 from safetydpo_kedro.preference.latents import CachedPrompts, LatentImages
 from safetydpo_kedro.preference.noise import key, keyed_draws
+from safetydpo_kedro.progress import progress_bar
 
 NEUTRAL_ITEMS = 2**40  # keys of the noise of neutral images, away from those of pairs
 OF_PAIRS = ("unsafe", "safe")
@@ -186,7 +186,7 @@ class Calibration:
         nothing = model.unconditional().to("cpu") if "empty" in self.config.prompts else None
         model.place_unet()
         with ActivationRecorder(model.unet, experts, self.groups) as recorder, torch.no_grad():
-            for batch in tqdm(batches, desc="activation profile", leave=False):
+            for batch in progress_bar(batches, desc="activation profile", leave=False):
                 recorder.label([self._group(one) for one in batch])
                 noisy, timesteps, conditioning = self._prepare(model, batch, nothing)
                 model.predict(noisy, timesteps, conditioning)

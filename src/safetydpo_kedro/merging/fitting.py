@@ -22,7 +22,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR
-from tqdm.auto import trange
 
 from safetydpo_kedro.diffusion.adapters import checkpointed_activations
 from safetydpo_kedro.diffusion.lora import LoraAdapter
@@ -32,6 +31,7 @@ from safetydpo_kedro.merging.fitted import FittedWeights
 from safetydpo_kedro.merging.fitting_data import Answers, FittingData
 from safetydpo_kedro.parameters import Strict
 from safetydpo_kedro.preference.noise import key
+from safetydpo_kedro.progress import progress_bar
 
 
 class FittingConfig(Strict):
@@ -146,7 +146,9 @@ def fit_weights(
         _added(model.unet, layers),
         checkpointed_activations(model.unet, config.gradient_checkpointing),
     ):
-        for step in (bar := trange(config.steps, desc="fitting the merge", unit="step")):
+        for step in (
+            bar := progress_bar(range(config.steps), desc="fitting the merge", unit="step")
+        ):
             unsafe = _error(model, data.unsafe, _batch(len(data.unsafe), step, "unsafe", config))
             preserved = _error(
                 model, data.preserved, _batch(len(data.preserved), step, "preserved", config)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from safetydpo_kedro.images import decode_images
 from safetydpo_kedro.metrics.checker import ImageChecker, check_images, load_checker
@@ -24,6 +23,7 @@ from safetydpo_kedro.metrics.config import CheckerConfig, JudgesConfig
 from safetydpo_kedro.metrics.nudity import LABELS, NudityJudge
 from safetydpo_kedro.metrics.q16 import check_prompts, q16_score
 from safetydpo_kedro.metrics.verdicts import CLASSIFIER, FEATURES, NUDENET, label_column
+from safetydpo_kedro.progress import progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -174,7 +174,7 @@ def look_at_table(
         raise ValueError("no images to judge: the table has 0 rows, expected at least 1")
     starts = range(0, len(table), batch_rows)
     parts = []
-    for start in tqdm(starts, desc="judging", leave=False, disable=not progress):
+    for start in progress_bar(starts, desc="judging", leave=False, disable=not progress):
         rows = table.iloc[start : start + batch_rows]
         parts.append(panel.look(decode_images(rows[image]), rows[prompt].tolist()))
     return pd.concat(parts, ignore_index=True).set_index(table.index)

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import trange
 
 from safetydpo_kedro.checkpoints import Checkpoints
 from safetydpo_kedro.pictograms.parameters import OptimizationParameters
+from safetydpo_kedro.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,9 @@ def train(
     if restored:
         log.info("%s: going on from step %d", name, done)
     model.train()
-    progress = trange(done, parameters.steps, desc=name, initial=done, total=parameters.steps)
+    progress = progress_bar(
+        range(done, parameters.steps), desc=name, initial=done, total=parameters.steps
+    )
     for step in progress:
         factor = cosine_factor(step, parameters.steps, parameters.warmup_steps)
         for group in optimizer.param_groups:

@@ -11,7 +11,6 @@ from functools import reduce
 import torch
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from safetydpo_kedro.checkpoints import Checkpoints
 from safetydpo_kedro.preference.history import History
@@ -19,6 +18,7 @@ from safetydpo_kedro.preference.objective import LOSS_METRICS, Objective, Part
 from safetydpo_kedro.preference.optimizers import make_optimizer
 from safetydpo_kedro.preference.processes import Processes
 from safetydpo_kedro.preference.validation import BestAdapter, Validation
+from safetydpo_kedro.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Loop:
         if done == 0 and self.validation is not None:
             self.images[0] = self.validation.draw()
         main = self.processes.is_main
-        bar = tqdm(
+        bar = progress_bar(
             desc=self.name,
             initial=done,
             total=steps,

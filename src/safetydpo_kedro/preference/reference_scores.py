@@ -13,7 +13,6 @@ from itertools import product
 
 import torch
 from torch import Tensor
-from tqdm.auto import trange
 
 from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.parameters import NoiseParameters
@@ -21,6 +20,7 @@ from safetydpo_kedro.preference.batches import Rows
 from safetydpo_kedro.preference.inputs import make_inputs
 from safetydpo_kedro.preference.latents import LatentPairs
 from safetydpo_kedro.preference.loss import denoising_error
+from safetydpo_kedro.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def score_pairs(
     empty = model.unconditional().to("cpu")
     model.place_unet()
     scores = []
-    starts = trange(0, len(index), batch_size, desc=progress, disable=progress is None)
+    starts = progress_bar(range(0, len(index), batch_size), desc=progress, disable=progress is None)
     for start in starts:
         pair, draw, unsafe = index[start : start + batch_size].T
         inputs = make_inputs(model, pairs, Rows(pair, unsafe.bool(), draw), noise, empty)

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from tqdm.auto import tqdm
-
+from safetydpo_kedro.progress import progress_bar
 from safetydpo_kedro.prompts.chat import ChatError, ChatModel, ChatReply, ChatRequest
 from safetydpo_kedro.prompts.withhold import withhold
 
@@ -52,7 +51,7 @@ class ReplyJournal:
         known = len(requests) - len(missing)
         if known:
             logger.info("%s: %d of %d replies are in %s", task, known, len(requests), self.path)
-        with tqdm(total=len(requests), initial=known, desc=task, leave=False) as progress:
+        with progress_bar(total=len(requests), initial=known, desc=task, leave=False) as progress:
             try:
                 for reply in model.complete(missing) if missing else ():
                     key = reply.request.key(model.identity)
