@@ -13,6 +13,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from safetydpo_kedro.trust import without_secrets
+
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
@@ -70,7 +72,9 @@ class MetricBuffer:
         except MlflowException as error:
             # As text: an error in a log record keeps alive the frames that it came through.
             logger.warning(
-                "MLflow did not take %d values, the run goes on: %s", len(self._waiting), str(error)
+                "MLflow did not take %d values, the run goes on: %s",
+                len(self._waiting),
+                without_secrets(str(error)),
             )
         ended = time.monotonic()
         self._due = ended + max(INTERVAL, (ended - started) / SHARE)

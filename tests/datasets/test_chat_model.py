@@ -28,7 +28,7 @@ def test_the_provider_decides_what_is_loaded(tmp_path):
 def test_loading_imports_no_client_and_no_model():
     code = (
         "import sys; from safetydpo_kedro.datasets import ChatModelDataset as D;"
-        "[repr(D(provider=p, model='x').load()) for p in ('openai', 'transformers')];"
+        "[repr(D(provider=p, model='.').load()) for p in ('openai', 'transformers')];"
         "sys.exit(any(m in sys.modules for m in ('openai', 'transformers', 'torch', 'tenacity')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -44,7 +44,7 @@ def test_credentials_come_from_the_catalog_and_are_shown_nowhere():
     assert free_input_fingerprint(dataset) == free_input_fingerprint(ChatModelDataset(**SERVER))
 
 
-def test_the_fingerprint_follows_the_model_and_its_sampling_only():
+def test_the_fingerprint_follows_the_model_and_its_sampling_only(tmp_path):
     def fingerprint(**settings):
         return free_input_fingerprint(ChatModelDataset(**SERVER | settings))
 
@@ -52,7 +52,10 @@ def test_the_fingerprint_follows_the_model_and_its_sampling_only():
     assert fingerprint(base_url="http://elsewhere/v1", timeout=1, concurrency=2) == same
     assert fingerprint(temperature=0.2) != same
     assert fingerprint(model="large") != same
-    assert free_input_fingerprint(ChatModelDataset(provider="transformers", model="small")) != same
+    assert (
+        free_input_fingerprint(ChatModelDataset(provider="transformers", model=str(tmp_path)))
+        != same
+    )
 
 
 def test_the_fingerprint_of_a_local_model_follows_its_files(tmp_path):

@@ -57,24 +57,28 @@ def test_a_model_comes_with_its_precision_its_variant_and_another_autoencoder(fo
 def test_a_local_copy_without_the_variant_is_loaded_from_its_plain_files(tmp_path):
     random_pipeline("sd15", tiny=True).save_pretrained(tmp_path / "model")
     dataset = DiffusionPipelineDataset(
-        filepath=str(tmp_path / "model"), hub_id="owner/model", variant="fp16", device="cpu"
+        filepath=str(tmp_path / "model"),
+        hub_id="owner/model",
+        revision="a" * 40,
+        variant="fp16",
+        device="cpu",
     )
     assert dataset.load().dtype == torch.float32
 
 
 def test_without_a_local_copy_the_hub_is_asked_and_the_error_says_what_to_do(tmp_path, no_network):
     dataset = DiffusionPipelineDataset(
-        filepath=str(tmp_path / "model"), hub_id="owner/model", revision="v2", device="cpu"
+        filepath=str(tmp_path / "model"), hub_id="owner/model", revision="a" * 40, device="cpu"
     )
     with pytest.raises(DatasetError) as error:
         dataset.load()
-    for words in ("hub id 'owner/model' (revision v2)", "hf download", str(tmp_path / "model")):
+    for words in ("hub id 'owner/model' (revision aaaa", "hf download", str(tmp_path / "model")):
         assert words in str(error.value)
 
 
 def test_an_autoencoder_that_cannot_be_fetched_is_named(folder, no_network):
     dataset = DiffusionPipelineDataset(
-        filepath=str(folder), device="cpu", vae={"hub_id": "owner/vae"}
+        filepath=str(folder), device="cpu", vae={"hub_id": "owner/vae", "revision": "a" * 40}
     )
     with pytest.raises(DatasetError, match="owner/vae"):
         dataset.load()
@@ -152,17 +156,23 @@ def test_offloading_from_the_cpu_to_the_cpu_is_refused(folder):
 
 
 def test_what_changes_results_is_in_the_fingerprint_and_the_device_is_not():
-    options = {"hub_id": "owner/model", "dtype": "bfloat16"}
+    options = {"hub_id": "owner/model", "revision": "a" * 40, "dtype": "bfloat16"}
     first = DiffusionPipelineDataset(**options, device="cpu").fingerprint_options
     assert first == DiffusionPipelineDataset(**options, device="cuda:1").fingerprint_options
-    for other in ({"revision": "v2"}, {"vae": {"hub_id": "x/y"}}, {"dtype": "float16"}):
+    for other in (
+        {"revision": "b" * 40},
+        {"vae": {"hub_id": "x/y", "revision": "a" * 40}},
+        {"dtype": "float16"},
+    ):
         assert first != DiffusionPipelineDataset(**{**options, **other}).fingerprint_options
 
 
 def test_another_local_autoencoder_is_seen_by_its_content_and_not_by_its_place(tmp_path):
     def options(folder: str) -> dict:
         vae = {"filepath": str(tmp_path / folder)}
-        return DiffusionPipelineDataset(hub_id="owner/model", vae=vae).fingerprint_options
+        return DiffusionPipelineDataset(
+            hub_id="owner/model", revision="a" * 40, vae=vae
+        ).fingerprint_options
 
     for folder, weights in (("a", "one"), ("b", "one"), ("c", "two")):
         (tmp_path / folder).mkdir()

@@ -12,6 +12,7 @@ from kedro.io import AbstractDataset, DatasetError
 from safetydpo_kedro.artifacts import content_digest
 from safetydpo_kedro.datasets.devices import device_named
 from safetydpo_kedro.threads import builds_models
+from safetydpo_kedro.trust import check_revision
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -35,14 +36,17 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
               type: safetydpo_kedro.datasets.DiffusionPipelineDataset
               filepath: data/sdxl/01_raw/base_model
               hub_id: stabilityai/stable-diffusion-xl-base-1.0
+              revision: 462165984030d82259a11f4367a4eed129e94a7b
               variant: fp16
               dtype: float16
-              vae: {hub_id: madebyollin/sdxl-vae-fp16-fix}
+              vae:
+                hub_id: madebyollin/sdxl-vae-fp16-fix
+                revision: 207b116dae70ace3637169f1ddd2434b91b3a8cd
 
     Args:
         filepath: local diffusers directory (the one with ``model_index.json``).
         hub_id: name of a model on the hub; used if there is no ``filepath``, or nothing at it.
-        revision: branch, tag or commit of the hub id.
+        revision: commit of the hub id, 40 hex digits; whoever names a hub id has to name it.
         variant: file name variant of the weights, such as ``fp16``.
         dtype: ``float32``, ``bfloat16`` or ``float16``, of all weights.
         device: ``auto`` (CUDA if there is one, else CPU) or any torch device name.
@@ -55,7 +59,8 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
         metadata: for other tools, such as Kedro-Viz; not read here.
 
     Raises:
-        ValueError: neither ``filepath`` nor ``hub_id``, or an unknown ``dtype``.
+        ValueError: neither ``filepath`` nor ``hub_id``, a ``hub_id`` without a commit, or an
+            unknown ``dtype``.
     """
 
     def __init__(
@@ -161,6 +166,7 @@ def _check_source(name: str, source: dict[str, Any] | None) -> None:
         raise ValueError(f"{name}unknown keys {unknown}; known are {', '.join(known)}")
     if source.get("filepath") is None and source.get("hub_id") is None:
         raise ValueError(f"{name}give filepath (a local directory), or hub_id, or both")
+    check_revision(source.get("hub_id"), source.get("revision"))
 
 
 def _vae_identity(source: dict[str, Any]) -> dict[str, Any]:

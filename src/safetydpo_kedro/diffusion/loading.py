@@ -30,7 +30,7 @@ class ModelSource:
     Attributes:
         location: local directory or hub id.
         is_local: which of the two it is.
-        revision: branch, tag or commit of a hub id; None is the default branch.
+        revision: commit of a hub id.
         variant: file name variant such as ``fp16``.
     """
 
@@ -91,7 +91,9 @@ def load_model(
     if vae is not None:
         parts["vae"] = _from_pretrained(AutoencoderKL, vae.location, vae, dtype)
     _check_parts(folder, [name for name in MODELS if name in index and name not in parts], source)
-    pipeline = _from_pretrained(DiffusionPipeline, folder, source, dtype, **parts)
+    pipeline = _from_pretrained(
+        DiffusionPipeline, folder, source, dtype, trust_remote_code=False, **parts
+    )
     if vae_slicing:
         pipeline.vae.enable_slicing()
     if vae_tiling:
@@ -107,7 +109,11 @@ def _folder(source: ModelSource) -> Path:
     """Local folder of a pipeline, fetched from the hub if it is there."""
     if not source.is_local:
         with _explained(source):
-            return Path(DiffusionPipeline.download(source.location, **source.options))
+            return Path(
+                DiffusionPipeline.download(
+                    source.location, trust_remote_code=False, **source.options
+                )
+            )
     folder = Path(source.location)
     if not folder.is_dir():
         raise ModelUnavailableError(f"no diffusers pipeline in {source}: there is no such folder")
@@ -154,7 +160,8 @@ def _explained(source: ModelSource) -> Iterator[None]:
         advice = (
             "check the folder"
             if source.is_local
-            else f"without a network, download it elsewhere (`hf download {source.location}`) "
+            else f"without a network, download it elsewhere (`hf download {source.location} "
+            f"--revision {source.revision}`) "
             f"and give the folder as filepath in the catalog"
         )
         raise ModelUnavailableError(f"cannot load {source}: {reason}. What to do: {advice}") from (

@@ -8,11 +8,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
+from kedro.config import MissingConfigException
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import AbstractDataset, CatalogProtocol
 from kedro.pipeline import Pipeline
@@ -23,6 +26,7 @@ from pydantic import BaseModel
 from safetydpo_kedro.datasets import LoraAdapterDataset
 from safetydpo_kedro.datasets.freshness import local_path
 from safetydpo_kedro.tracking import MetricBuffer
+from safetydpo_kedro.trust import has_login, without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +41,28 @@ class RecordingHooks(MlflowHook):
     """
 
     @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Connect to the store.
+
+        Raises:
+            ValueError: the address of a server has a password in it.
+        """
+        loader = context.config_loader
+        loader.config_patterns.setdefault("mlflow", ["mlflow*", "mlflow*/**", "**/mlflow*"])
+        with suppress(MissingConfigException):
+            _refuse_logins(loader["mlflow"].get("server") or {})
+        super().after_context_created(context)
+
+    @hook_impl
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
     ) -> None:
         """Start the MLflow run; say where it is recorded."""
-        super().before_pipeline_run(run_params, pipeline, catalog)
+        super().before_pipeline_run(_shown(run_params), pipeline, catalog)
         self._catalog = catalog
         if self._is_mlflow_enabled:
-            logger.info("Recorded in MLflow at %s, run %s", mlflow.get_tracking_uri(), self.run_id)
+            store = without_secrets(mlflow.get_tracking_uri())
+            logger.info("Recorded in MLflow at %s, run %s", store, self.run_id)
 
     @hook_impl
     def before_node_run(
@@ -112,6 +130,26 @@ TABLES: dict[str, Callable[[pd.DataFrame], Mapping[str, float]]] = {
     "benchmark_table": benchmark_metrics,
     "key_figures": key_figure_metrics,
 }
+
+
+def _refuse_logins(server: Mapping[str, Any]) -> None:
+    for key in ("mlflow_tracking_uri", "mlflow_registry_uri"):
+        address = str(server.get(key) or "")
+        if address.startswith("http") and has_login(address):
+            raise ValueError(
+                f"mlflow: server.{key} has a user or password in it, which errors would repeat; "
+                f"take it out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+                f"which MLflow reads"
+            )
+
+
+def _shown(value: Any) -> Any:
+    """How a run was started, without the passwords in its addresses."""
+    if isinstance(value, Mapping):
+        return {key: _shown(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(inner) for inner in value]
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:

@@ -105,7 +105,8 @@ class ClipModel:
         """Load a local directory in open_clip format, as :func:`save_open_clip_directory` writes.
 
         Raises:
-            ValueError: the configuration or the safetensors weights are missing.
+            ValueError: the configuration or the safetensors weights are missing, or the
+                configuration asks for code or for another model.
         """
         import open_clip
 
@@ -118,12 +119,13 @@ class ClipModel:
         if weights is None:
             raise ValueError(f"no safetensors weights in '{path}', expected one of {candidates}")
         source = f"local-dir:{path}"
+        options = _tokenizer_options(path)
         model = open_clip.create_model_from_pretrained(
             source, precision=precision, device=device, return_transform=False
         )
         return cls(
             model,
-            open_clip.get_tokenizer(source),
+            open_clip.get_tokenizer(source, **options),
             name=path.name,
             weights_sha256=file_digest(weights),
             device=device,
@@ -265,6 +267,24 @@ def save_open_clip_directory(
     content["model_cfg"]["text_cfg"].setdefault("hf_tokenizer_name", "local")
     with write_atomically(path / CONFIG_FILE) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _tokenizer_options(path: Path) -> dict[str, Any]:
+    """What the tokenizer of a directory is told, whatever its configuration says.
+
+    Raises:
+        ValueError: the configuration would fetch a text encoder from the hub, of any revision.
+    """
+    config = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+    text = config.get("model_cfg", {}).get("text_cfg", {})
+    if "hf_model_name" in text:
+        raise ValueError(
+            f"'{path / CONFIG_FILE}': text_cfg.hf_model_name = {text['hf_model_name']!r} names "
+            f"another model on the hub, and nothing is fetched for a local one; bring a CLIP whose "
+            f"text encoder is in its own weights"
+        )
+    # open_clip hands `tokenizer_kwargs` on to transformers, and there this one can run code.
+    return {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
 
 
 def _weights_file(architecture: str, weights: str) -> Path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, SecretStr
 
 from safetydpo_kedro.prompts.chat import FILTERED, ChatError, ChatReply, ChatRequest, ChatSettings
+from safetydpo_kedro.trust import without_secrets
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -51,7 +52,8 @@ class OpenAIChat:
     """Asks a server, several requests at a time; see :class:`safetydpo_kedro.prompts.ChatModel`.
 
     Failed connections, time-outs and the statuses 408, 409, 429 and 5xx are tried again by the
-    client, which honours ``Retry-After``; broken replies are tried again here.
+    client, which honours ``Retry-After``; broken replies are tried again here. Errors are raised
+    without those of the client behind them: a server may quote the key, and so would they.
 
     Args:
         settings: server, model and sampling.
@@ -117,22 +119,22 @@ class OpenAIChat:
         try:
             return self._retrying(self._ask, client, request)
         except BrokenReplyError as error:
-            raise self._error(str(error), "look at the server, or raise `max_tokens`") from error
+            raise self._error(str(error), "look at the server, or raise `max_tokens`") from None
         except openai.APIStatusError as error:
             if error.code == FILTERED:
                 return ChatReply(request, "", FILTERED)
             status = error.status_code
             usual = "look at the server's log, then run again"
             advice = ADVICE.get(status, ADVICE[400] if status == 422 else usual)
-            shown = " ".join(error.message.split())[:SHOWN_CHARACTERS]
-            raise self._error(f"status {status}: {shown}", advice) from error
-        except openai.APITimeoutError as error:
+            shown = self._shown(" ".join(error.message.split()))[:SHOWN_CHARACTERS]
+            raise self._error(f"status {status}: {shown}", advice) from None
+        except openai.APITimeoutError:
             what = f"no reply within {self._settings.timeout:g} s, {self._tries} tries"
             advice = "raise `timeout`, lower `concurrency` or `max_tokens`"
-            raise self._error(what, advice) from error
+            raise self._error(what, advice) from None
         except openai.APIConnectionError as error:
             what = f"no connection, {self._tries} tries ({error.__cause__ or error})"
-            raise self._error(what, "start the server or correct `base_url`") from error
+            raise self._error(what, "start the server or correct `base_url`") from None
 
     def _retrying(self, call: Any, *arguments: Any) -> ChatReply:
         """Call again after a broken reply, with growing pauses."""
@@ -177,10 +179,14 @@ class OpenAIChat:
 
     def _error(self, what: str, advice: str) -> ChatError:
         server = f"language model '{self._settings.model}' at {self._settings.base_url}"
-        return ChatError(f"{server}: {what}; {advice}")
+        return ChatError(self._shown(f"{server}: {what}; {advice}"))
+
+    def _shown(self, text: str) -> str:
+        return without_secrets(text, self._api_key and self._api_key.get_secret_value())
 
     def __repr__(self) -> str:
-        return f"OpenAIChat(model={self._settings.model!r}, base_url={self._settings.base_url!r})"
+        address = without_secrets(self._settings.base_url)
+        return f"OpenAIChat(model={self._settings.model!r}, base_url={address!r})"
 
 
 def _reply(request: ChatRequest, completion: ChatCompletion) -> ChatReply:

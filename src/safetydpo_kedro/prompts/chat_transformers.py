@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from safetydpo_kedro.artifacts import fingerprint, visible_files
 from safetydpo_kedro.prompts.chat import ChatError, ChatReply, ChatRequest, ChatSettings
+from safetydpo_kedro.trust import check_revision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,6 +22,7 @@ class TransformersSettings(ChatSettings):
 
     provider: Literal["transformers"] = "transformers"
     model: str = Field(min_length=1, description="directory, or name on the hub")
+    revision: str | None = Field(None, description="commit of a model on the hub, 40 hex digits")
     gguf_file: str | None = Field(
         None, description="file of GGUF weights in it; null: safetensors weights"
     )
@@ -33,6 +35,14 @@ class TransformersSettings(ChatSettings):
         """Where the model lies, ``None`` if it is named by its place on the hub."""
         path = Path(self.model)
         return path if path.is_dir() else None
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        try:
+            check_revision(None if self.directory else self.model, self.revision)
+        except ValueError as error:
+            raise ValueError(f"there is no directory '{self.model}'; {error}") from None
+        return self
 
 
 class TransformersChat:
@@ -53,6 +63,7 @@ class TransformersChat:
             **settings.model_dump(
                 include={"gguf_file", "dtype", "temperature", "top_p", "max_tokens"}
             ),
+            **({} if directory else {"revision": settings.revision}),
         }
 
     @cached_property
@@ -64,13 +75,18 @@ class TransformersChat:
         settings = self._settings
         files = {"gguf_file": settings.gguf_file} if settings.gguf_file else {}
         weights = files or {"use_safetensors": True}
+        source: dict[str, Any] = {"trust_remote_code": False}  # None would ask on the terminal
+        if settings.directory is None:
+            source["revision"] = settings.revision
         device = settings.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            tokenizer = AutoTokenizer.from_pretrained(settings.model, padding_side="left", **files)
+            tokenizer = AutoTokenizer.from_pretrained(
+                settings.model, padding_side="left", **files, **source
+            )
             model = AutoModelForCausalLM.from_pretrained(
-                settings.model, dtype=settings.dtype, **weights
+                settings.model, dtype=settings.dtype, **weights, **source
             )
         except ImportError as error:
             raise ChatError(
