@@ -27,7 +27,7 @@ def load_pipeline(
         tiny: the family's narrow architecture.
     """
     if name == PICTOGRAMS:
-        pipeline = DiffusionPipeline.from_pretrained(SHIPPED)
+        pipeline = DiffusionPipeline.from_pretrained(SHIPPED, use_safetensors=True)
     else:
         pipeline = random_pipeline(name, tiny)
     return pipeline.to(device, precision)

@@ -86,7 +86,7 @@ def load_model(
     if source.is_local and not any(folder.rglob(f"*.{source.variant}.*")):
         source = replace(source, variant=None)  # a local copy may hold the plain files alone
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    family = family_of(index["_class_name"])
+    family = family_of(_class_name(index, source))
     parts = dict(family.loading_options)
     if vae is not None:
         parts["vae"] = _from_pretrained(AutoencoderKL, vae.location, vae, dtype)
@@ -124,6 +124,17 @@ def _folder(source: ModelSource) -> Path:
             f"checkpoint becomes a pipeline by diffusers' from_single_file and save_pretrained"
         )
     return folder
+
+
+def _class_name(index: dict[str, Any], source: ModelSource) -> str:
+    """Name of the pipeline's class; a class that comes with the weights is code, and not run."""
+    name = index.get("_class_name")
+    if not isinstance(name, str):
+        raise ModelUnavailableError(
+            f"{source}: {INDEX} has _class_name = {name!r}, and no code that comes with weights is "
+            f"run; bring a pipeline of a class of diffusers"
+        )
+    return name
 
 
 def _check_parts(folder: Path, parts: list[str], source: ModelSource) -> None:

@@ -119,13 +119,13 @@ class ClipModel:
         if weights is None:
             raise ValueError(f"no safetensors weights in '{path}', expected one of {candidates}")
         source = f"local-dir:{path}"
-        options = _tokenizer_options(path)
+        tokenizer = _local_tokenizer(path)
         model = open_clip.create_model_from_pretrained(
             source, precision=precision, device=device, return_transform=False
         )
         return cls(
             model,
-            open_clip.get_tokenizer(source, **options),
+            tokenizer,
             name=path.name,
             weights_sha256=file_digest(weights),
             device=device,
@@ -269,12 +269,14 @@ def save_open_clip_directory(
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _tokenizer_options(path: Path) -> dict[str, Any]:
-    """What the tokenizer of a directory is told, whatever its configuration says.
+def _local_tokenizer(path: Path) -> Any:
+    """The tokenizer of a directory.
 
     Raises:
-        ValueError: the configuration would fetch a text encoder from the hub, of any revision.
+        ValueError: it is code, or the configuration would fetch a text encoder from the hub.
     """
+    import open_clip
+
     config = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
     text = config.get("model_cfg", {}).get("text_cfg", {})
     if "hf_model_name" in text:
@@ -283,8 +285,17 @@ def _tokenizer_options(path: Path) -> dict[str, Any]:
             f"another model on the hub, and nothing is fetched for a local one; bring a CLIP whose "
             f"text encoder is in its own weights"
         )
-    # open_clip hands `tokenizer_kwargs` on to transformers, and there this one can run code.
-    return {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+    # open_clip hands `tokenizer_kwargs` on to transformers, where this one would run code.
+    options = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+    try:
+        return open_clip.get_tokenizer(f"local-dir:{path}", **options)
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"the tokenizer in '{path}' is code, and no code that comes with weights is run; bring "
+            f"a CLIP whose tokenizer is a {TOKENIZER_FILES[0]}"
+        ) from None
 
 
 def _weights_file(architecture: str, weights: str) -> Path:
