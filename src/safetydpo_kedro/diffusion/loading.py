@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
+from huggingface_hub import get_token
 
 from safetydpo_kedro.diffusion.model import DiffusionModel
 from safetydpo_kedro.diffusion.registry import family_of
+from safetydpo_kedro.trust import without_secrets
 
 INDEX = "model_index.json"
 MODELS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -175,6 +177,8 @@ def _explained(source: ModelSource) -> Iterator[None]:
             f"--revision {source.revision}`) "
             f"and give the folder as filepath in the catalog"
         )
-        raise ModelUnavailableError(f"cannot load {source}: {reason}. What to do: {advice}") from (
-            error
-        )
+        text = f"cannot load {source}: {reason}. What to do: {advice}"
+        if source.is_local:
+            raise ModelUnavailableError(text) from error
+        # A server may quote the token that it refuses, and errors of the hub quote the server.
+        raise ModelUnavailableError(without_secrets(text, get_token())) from None
