@@ -31,14 +31,29 @@ from safetydpo_kedro.trust import has_login, without_secrets
 logger = logging.getLogger(__name__)
 
 REPORTS = "08_reporting"
+# Attributes of MlflowHook that say how parameters are recorded.
+RECORDING_OPTIONS = ("flatten", "recursive", "sep", "long_parameters_strategy")
 
 
 class RecordingHooks(MlflowHook):
     """Record adapters, reports and results of a run, too.
 
     Every adapter and every file of the reporting layer that a run makes becomes an artifact, in
-    folders as in ``data``; the benchmark table and the key figures become metrics.
+    folders as in ``data``; the benchmark table and the key figures become metrics. On a cluster,
+    workers record what their nodes make in the same MLflow run.
     """
+
+    on_workers = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker needs to record in the run that has been started here."""
+        kept = ("_is_mlflow_enabled", *RECORDING_OPTIONS, "run_id")
+        return {"uri": mlflow.get_tracking_uri(), **{name: getattr(self, name) for name in kept}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Connect to the store of the run."""
+        mlflow.set_tracking_uri(state.pop("uri"))
+        self.__dict__.update(state)
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -69,6 +84,7 @@ class RecordingHooks(MlflowHook):
         self, node: Node, catalog: CatalogProtocol, inputs: dict[str, Any], is_async: bool
     ) -> None:
         """Record parameters; those of a typed model one by one, as those of a mapping."""
+        self._catalog = catalog
         plain = {name: _plain(value) for name, value in inputs.items()}
         super().before_node_run(node, catalog, plain, is_async)
 

@@ -11,6 +11,7 @@ from kedro.pipeline import Pipeline
 from safetydpo_kedro.progress import SharedProgress, start, stop
 
 DRAWING, JUDGING = "drawing", "judging"
+ELSEWHERE = ("ParallelRunner", "DaskRunner")
 KINDS = {"draw_images": DRAWING, "judge_images": JUDGING}
 
 
@@ -27,7 +28,7 @@ class ProgressHooks:
         """List the tasks; an incremental run has only those that are not fresh."""
         kinds = {node.name: KINDS.get(node.name.rpartition(".")[2]) for node in pipeline.nodes}
         # Workers in other processes have bars of their own.
-        elsewhere = "ParallelRunner" in str(run_params.get("runner"))
+        elsewhere = any(name in str(run_params.get("runner")) for name in ELSEWHERE)
         if elsewhere or list(kinds.values()).count(DRAWING) < 2:
             return
         # By now every data set knows what it should be made from.

@@ -1,0 +1,65 @@
+"""What a pipeline and a cluster must be like, seen before any node runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+
+GPU_TAG, GPU_RESOURCE = "gpu", "GPU"
+
+
+def refuse_in_memory(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    """Refuse artifacts that one node would hand to another in memory.
+
+    Raises:
+        ValueError: there are some.
+    """
+    made = {name: node.name for node in pipeline.nodes for name in node.outputs}
+    in_memory = [
+        f"'{name}' of node {node}"
+        for name, node in made.items()
+        if name not in catalog or getattr(catalog.get(name), "_EPHEMERAL", False)
+    ]
+    if in_memory:
+        raise ValueError(
+            f"{len(in_memory)} outputs are kept in memory, where other workers cannot see them: "
+            f"{', '.join(in_memory)}. Give each an entry with a path in the catalog, or run this "
+            f"pipeline with --runner SequentialRunner"
+        )
+
+
+def resources_of(tags: set[str]) -> dict[str, int]:
+    """What a node with these tags needs of a worker.
+
+    Example:
+        >>> resources_of({"gpu", "slow"}), resources_of(set())
+        ({'GPU': 1}, {})
+    """
+    return {GPU_RESOURCE: 1} if GPU_TAG in tags else {}
+
+
+def slots(workers: Mapping[str, Mapping[str, Any]], needed: Mapping[str, int]) -> int:
+    """How many tasks with these needs the workers can run at once.
+
+    Args:
+        workers: as ``Client.scheduler_info`` describes them.
+        needed: resource → amount for one task.
+
+    Example:
+        >>> workers = {
+        ...     "tcp://a": {"nthreads": 2, "resources": {"GPU": 2.0}},
+        ...     "tcp://b": {"nthreads": 1, "resources": {}},
+        ... }
+        >>> slots(workers, {"GPU": 1}), slots(workers, {})
+        (2, 3)
+    """
+    return sum(
+        min(
+            [worker["nthreads"]]
+            + [int(worker["resources"].get(name, 0) // amount) for name, amount in needed.items()]
+        )
+        for worker in workers.values()
+    )

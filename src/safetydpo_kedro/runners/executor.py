@@ -1,0 +1,108 @@
+"""Hands Kedro's nodes to a Dask cluster, and shares out those that write shards."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from kedro.io import AbstractDataset
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from kedro.runner.task import Task
+
+from safetydpo_kedro.datasets.sharded import ShardedDataset
+from safetydpo_kedro.runners.checks import GPU_RESOURCE, resources_of, slots
+from safetydpo_kedro.runners.workers import run_node
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+logger = logging.getLogger(__name__)
+
+
+class NodeExecutor(ThreadPoolExecutor):
+    """An executor of Kedro's tasks. Each has a thread here that waits for what workers do for it.
+
+    Args:
+        client: of a cluster whose workers are set up.
+        pipeline: whose nodes will come.
+        hooks: more hooks for the workers than those of the settings.
+    """
+
+    def __init__(self, client: Client, pipeline: Pipeline, hooks: Sequence[Any] = ()) -> None:
+        super().__init__(max_workers=len(pipeline.nodes), thread_name_prefix="node")
+        self._client = client
+        self._hooks = hooks
+        self._running: set[Any] = set()
+        # How many nodes may be ready at the same time as a node: those as deep in the graph.
+        self._width = {node.name: len(group) for group in pipeline.grouped_nodes for node in group}
+
+    def submit(self, task: Task, /, *args: Any, **kwargs: Any) -> Future[Node]:  # type: ignore[override]
+        """Run a node on the cluster; the future holds the node once its outputs are saved."""
+        return super().submit(self._run, task)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Stop what is still running, at its next step or shard: a node has failed, or all ended.
+
+        What is stopped goes on from there in the next run.
+        """
+        if self._running:
+            logger.warning("stopping what other workers do; it goes on there in the next run")
+            self._client.cancel(list(self._running), force=True)
+        super().shutdown(wait=wait, cancel_futures=True)
+
+    def _run(self, task: Task) -> Node:
+        node = task.node
+        names = {*node.inputs, *node.outputs}
+        datasets = {name: task.catalog.get(name) for name in names}
+        output = datasets[node.outputs[0]] if len(node.outputs) == 1 else None
+        count = self._places(node)
+        if isinstance(output, ShardedDataset) and count > 1:
+            shares = [output.share(number, count) for number in range(count)]
+            self._wait_for(task, [datasets | {node.outputs[0]: share} for share in shares], "share")
+            if output.exists():
+                return node
+        self._wait_for(task, [datasets], "whole")
+        return node
+
+    def _places(self, node: Node) -> int:
+        """How many workers a node may have, so that the nodes beside it get as many each.
+
+        Raises:
+            RuntimeError: no worker has what the node needs.
+        """
+        needed = resources_of(node.tags)
+        places = slots(self._client.scheduler_info(n_workers=-1)["workers"], needed)
+        if not places and needed:
+            raise RuntimeError(
+                f"node {node.name} is tagged gpu, and no worker announces the resource "
+                f"{GPU_RESOURCE}: start workers with `dask worker ADDRESS --resources "
+                f"{GPU_RESOURCE}=1 --nthreads 1`, on a machine without a GPU, too, if it is to "
+                f"compute on its CPU"
+            )
+        return -(-places // self._width[node.name])
+
+    def _wait_for(self, task: Task, variants: list[dict[str, AbstractDataset]], part: str) -> None:
+        """Let workers run a node, once with each set of data sets, and wait until all have."""
+        futures = [
+            self._client.submit(
+                run_node,
+                task.node,
+                datasets,
+                task.run_id,
+                task.is_async,
+                self._hooks,
+                key=f"{task.node.name}-{part}-{uuid.uuid4().hex}",
+                resources=resources_of(task.node.tags),
+                pure=False,
+            )
+            for datasets in variants
+        ]
+        self._running.update(futures)
+        try:
+            self._client.gather(futures)
+        finally:
+            self._running.difference_update(futures)
