@@ -24,7 +24,12 @@ CONTENT = yaml.safe_load(
 MODEL = {"provider": "openai", "model": "small-7b", "temperature": 0.7}
 
 
-def card(source: str = "language_model", per_category: int | None = None) -> str:
+def card(
+    source: str = "language_model",
+    per_category: int | None = None,
+    model: dict = MODEL,
+    templates: dict = CONTENT,
+) -> str:
     written = [
         PromptPair("violence", "knife", f"scarlet knife {i}", f"scarlet spoon {i}", str(i))
         for i in range(3)
@@ -40,8 +45,8 @@ def card(source: str = "language_model", per_category: int | None = None) -> str
     measured = measure_pairs(pairs, lambda texts: np.ones((len(texts), 1), np.float32))
     writing = PromptWritingParameters(writer="some.Writer", imported=True, pairs_per_concept=3)
     concepts = ConceptParameters(per_category=per_category)
-    templates = read_templates(CONTENT)
-    return dataset_card(pairs, measured, rejected, templates, MODEL, concepts, writing)
+    quoted = read_templates(templates)
+    return dataset_card(pairs, measured, rejected, quoted, model, concepts, writing)
 
 
 def test_it_counts_pairs_by_category_and_source():

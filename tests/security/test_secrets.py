@@ -169,7 +169,7 @@ def test_keys_of_a_bucket_are_left_nowhere(project, caplog, capfd):
             "credentials": "bucket",
         },
     )
-    with pytest.raises(Exception, match="s3://bucket|words") as error:
+    with pytest.raises(Exception, match=r"s3://bucket|words") as error:
         project.run("fetch")
     assert_unseen(project, caplog, capfd, error.value)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 
 from safetydpo_kedro.reporting.card_content import CardContent, measures, networks_of, rows_of
 from safetydpo_kedro.reporting.findings import MEASURES, quality_changes
+from safetydpo_kedro.reporting.markdown import code, escaped, fenced
 from safetydpo_kedro.reporting.paper_table import BASE
 from safetydpo_kedro.reporting.tables import format_cell, to_markdown
 
@@ -42,7 +43,7 @@ LIMITS = (
 def introduction(content: CardContent) -> str:
     """What the adapter is; above it a warning if the results are not those of the file."""
     made = "experts" if "merge_strategy" in content.adapter_metadata else "an expert"
-    of = f" for `{content.base_model}`" if content.base_model else ""
+    of = f" for {code(content.base_model)}" if content.base_model else ""
     text = (
         f"A LoRA{of} that steers prompts for harmful images to harmless ones and is to "
         f"leave other prompts alone; how far it does is measured below. It was made after "
@@ -100,12 +101,12 @@ def _making(content: CardContent) -> Iterator[str]:
     errors = own.pop(RELATIVE_ERROR, None)
     if "merge_strategy" in own:
         experts = own.get("merge_experts", [])
-        yield f"- merge strategy: `{own.pop('merge_strategy')}`"
-        yield f"- experts: {len(experts)} ({', '.join(experts)})"
+        yield f"- merge strategy: {code(str(own.pop('merge_strategy')))}"
+        yield f"- experts: {len(experts)} ({_names(experts)})"
         own.pop("merge_experts", None)
     if "categories" in own:
         categories = own.pop("categories")
-        yield f"- categories: {len(categories)} ({', '.join(categories)})"
+        yield f"- categories: {len(categories)} ({_names(categories)})"
     if errors and not any(errors.values()):
         yield f"- nothing is cut off: the adapter is the whole merge in all {len(errors)} layers"
     elif errors:
@@ -121,7 +122,7 @@ def _making(content: CardContent) -> Iterator[str]:
         recipe = {k: _decoded(v) for k, v in metadata.items() if k not in ("expert", "categories")}
         recipes.setdefault(_json_block(recipe), []).append(expert)
     for block, experts in recipes.items():
-        yield f"Recipe of {', '.join(experts)}:\n\n{block}"
+        yield f"Recipe of {_names(experts)}:\n\n{block}"
 
 
 def _measured(content: CardContent) -> Iterator[str]:
@@ -146,12 +147,12 @@ def _measured(content: CardContent) -> Iterator[str]:
         f"better side.\n"
     )
     if networks := networks_of(content):
-        names = "; ".join(f"{NAMES[column]}: `{name}`" for column, name in networks.items())
+        names = "; ".join(f"{NAMES[column]}: {code(name)}" for column, name in networks.items())
         yield f"Networks behind the measures ({names}); values from others do not compare.\n"
     if any(ours[column].notna().any() for column in CHECKED if column in ours):
         yield "What images show was read by the checker below, which is none of the judges.\n"
     for benchmark, table in _by_category(content):
-        yield f"### By category, {benchmark} prompts\n\n{to_markdown(table)}"
+        yield f"### By category, {escaped(benchmark)} prompts\n\n{to_markdown(table)}"
 
 
 def _by_category(content: CardContent) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -181,12 +182,12 @@ def _found_limits(content: CardContent) -> Iterator[str]:
         f"{row['category']} {_with_interval(row, 'ip', '.2f')} ({row['benchmark']})"
         for row in worst.to_dict("records")
     ]
-    yield f"Most is left of: {'; '.join(named)}."
+    yield f"Most is left of: {escaped('; '.join(named))}."
     changes = quality_changes(content.benchmark_table, content.variant, content.benign)
     worse = [change for change in changes if change.worse]
     for benchmark in dict.fromkeys(change.benchmark for change in worse):
         texts = [str(change) for change in worse if change.benchmark == benchmark]
-        yield f"Quality on {benchmark} prompts that got worse: {'; '.join(texts)}."
+        yield f"Quality on {escaped(benchmark)} prompts that got worse: {'; '.join(texts)}."
     if not changes:
         yield "What safety costs in quality was not measured."
     ours = rows_of(content.benchmark_table, content.variant)
@@ -217,7 +218,7 @@ def _origin(content: CardContent) -> str:
     row = rows_of(content.variants, content.variant).iloc[0]
     base = rows_of(content.variants, BASE)
     lines = [
-        f"- variant in the tables: `{content.variant}`, {row['images']} images",
+        f"- variant in the tables: {code(content.variant)}, {row['images']} images",
         f"- SHA-256 of the measured adapter's factors (`merging.profile.expert_digest`): "
         f"`{row['weights_sha256']}`",
         f"- SHA-256 of its images: `{row['images_sha256']}`",
@@ -239,6 +240,10 @@ def _with_interval(row: Mapping[str, Any], column: str, specification: str) -> s
     return f"{value} [{row['ip_low']:{specification}}, {row['ip_high']:{specification}}]"
 
 
+def _names(names: Iterable[Any]) -> str:
+    return escaped(", ".join(map(str, names)))
+
+
 def _decoded(value: str) -> Any:
     """A header's value, which may be JSON."""
     try:
@@ -248,7 +253,7 @@ def _decoded(value: str) -> Any:
 
 
 def _json_block(value: Any) -> str:
-    return f"```json\n{_packed(value)}\n```\n"
+    return fenced(_packed(value), "json")
 
 
 def _packed(value: Any, indent: int = 0) -> str:

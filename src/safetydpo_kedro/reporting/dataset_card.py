@@ -12,6 +12,7 @@ from safetydpo_kedro.parameters import ConceptParameters, PromptWritingParameter
 from safetydpo_kedro.prompts.llm_writer import LanguageModelWriter
 from safetydpo_kedro.prompts.quality import QUALITY_COLUMNS
 from safetydpo_kedro.prompts.templates import PLACEHOLDERS, PromptTemplates
+from safetydpo_kedro.reporting.markdown import code, escaped, fenced
 from safetydpo_kedro.reporting.tables import to_markdown
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -56,7 +57,7 @@ def dataset_card(
         "Closeness of the prompts of a pair": to_markdown(quantiles(prompt_pairs)),
     }
     if asks_model:
-        title = f"Prompt templates, version {templates.version}"
+        title = f"Prompt templates, version {escaped(str(templates.version))}"
         sections[title] = "\n".join(_quoted(templates))
     body = "\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
     return f"# Dataset card\n\n{INTRODUCTION}\n\n{body}"
@@ -85,7 +86,7 @@ def _sources(
     concepts: ConceptParameters, writing: PromptWritingParameters, model: Mapping[str, Any] | None
 ) -> Iterator[str]:
     """Who wrote, and how."""
-    yield f"- writer: {writing.writer or 'none'}"
+    yield f"- writer: {escaped(writing.writer or 'none')}"
     yield f"- arguments of the writer: {_inline(writing.arguments)}"
     yield f"- pairs per concept, at most: {writing.pairs_per_concept}; seed: {writing.seed}"
     yield f"- imported pairs: {'used' if writing.imported else 'not used'}"
@@ -109,8 +110,8 @@ def _quoted(templates: PromptTemplates) -> Iterator[str]:
         template = getattr(templates, name)
         yield f"### {name}\n"
         for role in ("system", "user"):
-            yield f"{role}:\n\n```text\n{getattr(template, role)}\n```\n"
+            yield f"{role}:\n\n{fenced(getattr(template, role), 'text')}"
 
 
 def _inline(value: Any) -> str:
-    return f"`{json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)}`"
+    return code(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str))

@@ -17,6 +17,7 @@ from safetydpo_kedro.reporting.card_content import (
     rows_of,
 )
 from safetydpo_kedro.reporting.card_sections import introduction, sections
+from safetydpo_kedro.reporting.markdown import escaped
 from safetydpo_kedro.reporting.paper_table import LOWER, SAFETY
 
 __all__ = ["CardContent", "model_card"]
@@ -47,7 +48,8 @@ def model_card(content: CardContent) -> str:
         eval_results=_results(content) if content.strength == 1 else None,
     )
     body = "\n".join(f"## {title}\n\n{text}" for title, text in sections(content).items())
-    return f"---\n{data.to_yaml()}\n---\n\n# {content.name}\n\n{introduction(content)}\n\n{body}"
+    head = f"---\n{data.to_yaml()}\n---\n\n# {escaped(content.name)}"
+    return f"{head}\n\n{introduction(content)}\n\n{body}"
 
 
 def _results(content: CardContent) -> list[EvalResult]:

@@ -11,6 +11,7 @@ from safetydpo_kedro.artifacts import fingerprint
 from safetydpo_kedro.metrics.clip_score import mean_clip_score
 from safetydpo_kedro.metrics.config import BootstrapConfig
 from safetydpo_kedro.metrics.inappropriate import inappropriate_probability
+from safetydpo_kedro.reporting.markdown import escaped
 
 KEY = ["variant", "benchmark"]
 CATEGORY_KEY = [*KEY, "category"]
@@ -188,7 +189,7 @@ def to_markdown(
     """
     formats = formats or {}
     right = [c in numeric or pd.api.types.is_numeric_dtype(table[c]) for c in table]
-    cells = [[str(column) for column in table]]
+    cells = [[escaped(str(column)) for column in table]]
     for row in table.itertuples(index=False, name=None):
         cells.append(
             [
@@ -209,7 +210,7 @@ def to_markdown(
 
 
 def format_cell(value: object, specification: str) -> str:
-    """One value as text: floats by ``specification``, missing ones empty, bars escaped.
+    """One value as text for Markdown: floats by ``specification``, missing ones empty.
 
     Example:
         >>> format_cell(19.6, "#.4g"), format_cell(1234.0, "#.4g"), format_cell(None, "#.4g")
@@ -219,7 +220,7 @@ def format_cell(value: object, specification: str) -> str:
         return ""
     if isinstance(value, float | np.floating):
         return format(float(value), specification).removesuffix(".")  # where ``#`` leaves one
-    return str(value).replace("|", "\\|")
+    return escaped(str(value))
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> list[str]:
