@@ -6,8 +6,9 @@ import logging
 import time
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker
 from kedro.framework.project import configure_project
+from kedro.io import DatasetError
 from kedro.runner import SequentialRunner
 
 from safetydpo_kedro.runners import DaskRunner
@@ -67,8 +68,7 @@ def test_the_cluster_makes_what_one_process_makes(make_project, runner):
     assert (together.data / "report.md").read_text() == "Total: 280"
     begun = alone.computed()[12:]  # those of the cluster; the log is a parameter and so the same
     assert sorted(entry[:2] for entry in begun) == [(e, n) for e in (2, 3) for n in range(6)]
-    for exponent in (2, 3):
-        assert len({process for e, _, process in begun if e == exponent}) > 1
+    assert len({process for _, _, process in begun}) > 1
 
 
 def test_a_run_on_the_cluster_knows_what_is_fresh(project, runner):
@@ -89,7 +89,7 @@ def test_what_a_lost_worker_was_doing_is_done_by_another(project, runner):
 
 
 def test_a_node_that_fails_leaves_the_hint_how_to_resume(project, runner, records):
-    with pytest.raises(ValueError, match="number 0 is not wanted"):
+    with pytest.raises(DatasetError, match=r"number . is not wanted"):
         project.run(runner, fail=True)
     messages = [record.getMessage() for record in records]
     assert any('--from-nodes "' in message and "square" in message for message in messages)
@@ -146,11 +146,9 @@ def count_for_long() -> None:
             bar.update()
 
 
-def busy() -> bool:
-    from distributed import get_worker
+def busy(dask_worker: Worker) -> bool:
 
-    worker = get_worker()
-    return any("count_for_long" in str(key) for key in worker.active_threads.values())
+    return any("count_for_long" in str(key) for key in dask_worker.active_threads.values())
 
 
 @pytest.mark.parametrize(
