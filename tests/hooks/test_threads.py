@@ -18,4 +18,4 @@ def test_model_libraries_are_imported_before_threads_start(monkeypatch):
     assert imported == []
     given = str(ThreadRunner())  # what Kedro hands on if it was given a runner, not its name
     ThreadHooks().before_pipeline_run({"runner": given}, heavy)
-    assert imported == list(ThreadHooks.modules)
+    assert imported == list(threads.MODULES)

@@ -22,6 +22,7 @@ from kedro.runner.task import Task
 from tqdm.std import tqdm
 
 from safetydpo_kedro.artifacts import package_versions
+from safetydpo_kedro.hooks.threads import import_for_threads
 from safetydpo_kedro.progress import show_bars_as
 from safetydpo_kedro.runners.progress import TOPIC
 
@@ -112,6 +113,8 @@ class WorkerSetup(WorkerPlugin):
         for name, level in self.levels.items():
             logging.getLogger(name).setLevel(level)
         show_bars_as(WorkerBar)
+        if worker.state.nthreads > 1:
+            import_for_threads()
 
     def _refuse_other_versions(self, worker: Worker) -> None:
         own = package_versions()
