@@ -8,7 +8,6 @@ from typing import Any
 from kedro.framework.hooks import hook_impl
 from kedro.pipeline import Pipeline
 
-
 MODULES = (
     "safetydpo_kedro.diffusion.adapters",
     "safetydpo_kedro.diffusion.loading",
