@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import sys
+import traceback
 from pathlib import Path
 
 import pandas as pd
@@ -187,6 +188,36 @@ def test_a_run_with_nothing_to_do_records_nothing_but_itself(project, client):
     run = last_run(client)
     assert run.info.run_id != first.info.run_id
     assert run.data.params == run.data.metrics == {}
+
+
+def test_passwords_in_addresses_are_in_no_record_and_no_log(project, client, caplog, folder):
+    address = "postgresql://me:canary-5f0c2a77@host/db"
+    project.run("training", mlflow=True, store={"address": address})
+    run = last_run(client)
+    assert "'postgresql://***@host/db'" in str(run.data.tags)
+    assert "canary" not in str(run.to_dictionary()) + caplog.text
+    assert not any(b"canary" in f.read_bytes() for f in folder.rglob("*") if f.is_file())
+
+
+@pytest.mark.parametrize("user", ["me:canary-5f0c2a77", "canary-5f0c2a77"])
+def test_a_password_in_the_address_of_a_server_is_refused_unseen(project, caplog, capfd, user):
+    pytest.importorskip("kedro_mlflow", reason="the extra mlflow is not installed")
+    with pytest.raises(ValueError, match="MLFLOW_TRACKING_PASSWORD") as error:
+        project.run("training", mlflow=True, mlflow_server=f"http://{user}@127.0.0.1:9")
+    printed = "".join(traceback.format_exception(error.value))
+    assert "canary" not in printed + caplog.text + "".join(capfd.readouterr())
+
+
+def test_a_store_that_fails_is_reported_without_its_password(client, monkeypatch, caplog):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    def fail(*_, **__):
+        raise MlflowException("API request to http://me:canary-5f0c2a77@host:1/api failed")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", fail)
+    tracking.MetricBuffer("run").add(0, {"loss": 1.0})
+    assert "http://***@host:1/api failed" in caplog.text and "canary" not in caplog.text
 
 
 def test_a_namespace_of_an_environment_is_recorded(project, client, tmp_path):

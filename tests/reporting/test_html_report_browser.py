@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from safetydpo_kedro.reporting.html_report import html_report
@@ -19,6 +20,17 @@ const heading = [...table.tHead.rows[0].cells].find((c) => c.textContent.trim() 
 const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden);
 return rows.map((row) => row.cells[heading.cellIndex].textContent.trim());
 """
+HOSTILE = [
+    "<script>window.ran = 1</script>",
+    "</script><script>window.ran = 1</script>",
+    "<img src=x onerror='window.ran = 1'>",
+    "<svg onload='window.ran = 1'>",
+    "\" onmouseover='window.ran = 1' autofocus onfocus='window.ran = 1' x=\"",
+    "<a href='javascript:window.ran = 1' id='bait'>bait</a>",
+    "<iframe srcdoc='<script>parent.ran = 1</script>'></iframe>",
+    "<meta http-equiv=refresh content='0;url=http://127.0.0.1:9/'>",
+    "<style>body { display: none }</style><base href='http://127.0.0.1:9/'>",
+]
 FILTERS = (
     "return [...document.querySelectorAll('.shot img')].map((i) => getComputedStyle(i).filter)"
 )
@@ -86,6 +98,30 @@ def test_a_script_that_slips_in_does_not_run(page):
     )
     wait(page, lambda: page.get_log("browser"))
     assert page.title == "Safety evaluation"
+
+
+def test_whatever_a_prompt_or_a_name_holds_is_shown_and_never_run(browser, tmp_path):
+    content, text = report_content(), " ".join(HOSTILE)
+    titles = go.Figure(content.figures["IP by category"]).update_layout(title=text)
+    hostile = report_content(
+        examples=content.examples.assign(prompt=text),
+        variants=content.variants.assign(kind=text),
+        datasets=content.datasets.assign(source=text),
+        figures={text: titles},
+        provenance={text: {text: [text]}},
+        title=text,
+    )
+    (tmp_path / "report.html").write_text(html_report(hostile), encoding="utf-8")
+    address = (tmp_path / "report.html").as_uri()
+    browser.get(address)
+    wait(browser, lambda: len(charts(browser)) == 1)
+    for link in browser.find_elements("css selector", ".plot a, #bait"):
+        browser.execute_script("arguments[0].dispatchEvent(new MouseEvent('click'))", link)
+    assert browser.execute_script("return window.ran") is None
+    assert browser.current_url == address and browser.title == text.strip()
+    assert browser.find_element("tag name", "h1").text == text
+    foreign = "main img[src=x], main svg[onload], iframe, body style, base, #bait, [onfocus]"
+    assert browser.find_elements("css selector", foreign) == []
 
 
 def test_numbers_sort_as_numbers_and_missing_ones_last(page):
