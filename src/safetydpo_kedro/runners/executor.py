@@ -39,6 +39,7 @@ class NodeExecutor(ThreadPoolExecutor):
         self._running: set[Any] = set()
         # How many nodes may be ready at the same time as a node: those as deep in the graph.
         self._width = {node.name: len(group) for group in pipeline.grouped_nodes for node in group}
+        self._below = longest_paths(pipeline)
 
     def submit(self, task: Task, /, *args: Any, **kwargs: Any) -> Future[Node]:  # type: ignore[override]
         """Run a node on the cluster; the future holds the node once its outputs are saved."""
@@ -97,6 +98,7 @@ class NodeExecutor(ThreadPoolExecutor):
                 self._hooks,
                 key=f"{task.node.name}-{part}-{uuid.uuid4().hex}",
                 resources=resources_of(task.node.tags),
+                priority=self._below[task.node.name],
                 pure=False,
             )
             for datasets in variants
@@ -106,3 +108,20 @@ class NodeExecutor(ThreadPoolExecutor):
             self._client.gather(futures)
         finally:
             self._running.difference_update(futures)
+
+
+def longest_paths(pipeline: Pipeline) -> dict[str, int]:
+    """Node → how many nodes have to run after it, one after another.
+
+    Where workers are few, the nodes with the longest way ahead go first: the whole ends sooner.
+
+    Example:
+        >>> a, b = Node(len, "x", "y", name="a"), Node(len, "y", "z", name="b")
+        >>> sorted(longest_paths(Pipeline([a, b, Node(len, "x", "w", name="c")])).items())
+        [('a', 1), ('b', 0), ('c', 0)]
+    """
+    below = {node.name: 0 for node in pipeline.nodes}
+    for node in reversed(pipeline.nodes):  # sorted: a node comes after those that it needs
+        for needed in pipeline.node_dependencies[node]:
+            below[needed.name] = max(below[needed.name], below[node.name] + 1)
+    return below
