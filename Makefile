@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 TEST_MODEL := .venv/.test-model
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all coverage lint docs viz package pretrain clean
+.PHONY: help install run test test-all coverage lint audit docs viz package pretrain clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,13 @@ lint: install  ## style, format, import contracts and types
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# Not part of the tests: it needs a network. A package that cannot be looked up is an error.
+audit: install  ## known vulnerabilities of what is installed; needs a network
+	$(BIN)/python -m pip install --disable-pip-version-check "pip-audit>=2.9"
+	mkdir -p build
+	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+[a-z0-9.]+$$//' > build/installed.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement build/installed.txt
 
 docs: install  ## build the documentation into build/site; a warning is an error
 	$(BIN)/mkdocs build --strict

@@ -206,6 +206,7 @@ class Hub:
         self._server.server_close()
 
 
+@pytest.mark.slow
 def test_a_token_of_the_hub_is_sent_and_shown_nowhere(monkeypatch, caplog, capfd, tmp_path):
     from huggingface_hub import constants, hf_api
 
