@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kedro.framework.project import configure_project
 from kedro.pipeline import Node, Pipeline
@@ -237,6 +237,7 @@ def test_a_chat_model_shows_its_key_in_no_form():
 NAMES = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1)
 
 
+@settings(deadline=None)
 @given(NAMES, NAMES, st.sampled_from(["http", "https", "postgresql+psycopg2", "s3"]))
 def test_logins_of_addresses_are_hidden_and_all_else_stays(user, password, scheme):
     address = f"{scheme}://{user}:{password}@host:1/path?a=b"
@@ -246,6 +247,7 @@ def test_logins_of_addresses_are_hidden_and_all_else_stays(user, password, schem
     assert has_login(address) and not has_login(f"{scheme}://host:1/path@")
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1).filter(lambda s: s not in HIDDEN), st.text())
 def test_known_secrets_are_hidden(secret, text):
     assert secret not in without_secrets(f"{secret}{text}", secret).replace(HIDDEN, "")
