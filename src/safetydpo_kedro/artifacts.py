@@ -21,28 +21,75 @@ from pathlib import Path
 from typing import Any
 
 import safetydpo_kedro
+from safetydpo_kedro.storage import (
+    Location,
+    State,
+    files_below,
+    read_text,
+    state_of,
+    states_of,
+    upload,
+)
+from safetydpo_kedro.write_errors import explained
 
 RECORDED_PACKAGES = ("torch", "diffusers", "transformers", "peft", "kedro")
 
 
 @contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; move it there when the block ends well.
+def write_atomically(path: Location) -> Iterator[Path]:
+    """Yield a temporary local file; it becomes ``path`` when the block ends well.
 
     A reader sees the old file or the new one, never a part. If the block raises, the temporary
     file is removed and ``path`` stays as it was.
+
+    Raises:
+        CannotWriteError: the disk is full, or must not be written to.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with explained(path):
+        if not isinstance(path, Path):
+            with _uploading(path) as temporary:
+                yield temporary
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _uploading(path: Location) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / path.name
         yield temporary
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        digest = file_digest(temporary)
+        upload(temporary, path)
+        if state := state_of(path):
+            _uploaded[str(path), state] = digest
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Like :func:`write_atomically` for a local file or folder; the temporary has the same name.
+
+    A folder that is replaced is away for a moment between the old one and the new one.
+
+    Raises:
+        CannotWriteError: the disk is full, or must not be written to.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            if path.is_dir():
+                os.replace(path, Path(folder) / f"{path.name}.old")
+            os.replace(temporary, path)
 
 
 def plain(value: Any) -> Any:
@@ -64,32 +111,36 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
+# What this process has uploaded need not be downloaded to be hashed.
+_uploaded: dict[tuple[str, State], str] = {}
+
+
+def file_digest(path: Location) -> str:
     """SHA-256 (64 hex digits) of a file's bytes."""
-    with Path(path).open("rb") as file:
+    if not isinstance(path, Path) and (state := state_of(path)):
+        return _digest_at(path, state)
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def directory_digest(path: Path) -> str:
+def directory_digest(path: Location) -> str:
     """SHA-256 over names and contents of all files below a directory, hidden files left out."""
     files = visible_files(path)
     return fingerprint([(p.relative_to(path).as_posix(), file_digest(p)) for p in files])
 
 
-def visible_files(path: Path) -> list[Path]:
+def visible_files(path: Location) -> list[Location]:
     """All files of an artifact, sorted: the file itself, or those below a directory.
 
     Hidden files (``.gitkeep``, temporaries of :func:`write_atomically`) are left out.
     """
-    path = Path(path)
     if path.is_file():
         return [path]
-    return sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return [file for file in files_below(path) if not file.name.startswith(".")]
 
 
-def content_digest(path: Path) -> str | None:
+def content_digest(path: Location) -> str | None:
     """Digest of a file or directory, ``None`` if there is nothing at ``path``."""
-    path = Path(path)
     if path.is_file():
         return file_digest(path)
     return directory_digest(path) if path.is_dir() else None
@@ -148,7 +199,7 @@ class Manifest:
         provenance: what it was made from; an empty fingerprint if that was not known.
         files: path relative to the manifest's folder → ``{"sha256": …, "bytes": …}``, in the
             order in which the files are to be read; with ``identity`` where a file has a
-            fingerprint of its own.
+            fingerprint of its own, and ``version`` where it is an object on remote storage.
         versions: package → version at the time of writing.
     """
 
@@ -160,27 +211,31 @@ class Manifest:
     def of(
         cls,
         provenance: Provenance,
-        files: Iterable[Path],
-        folder: Path,
+        files: Iterable[Location],
+        folder: Location,
         identities: Mapping[str, str] | None = None,
     ) -> Manifest:
         """Describe ``files``, which lie below ``folder``; ``identities`` by file name."""
-        records: dict[str, dict[str, Any]] = {
-            path.relative_to(folder).as_posix(): {
-                "sha256": file_digest(path),
-                "bytes": path.stat().st_size,
-            }
-            for path in files
-        }
+        records: dict[str, dict[str, Any]] = {}
+        files = list(files)
+        for path, state in zip(files, states_of(files), strict=True):
+            if state is None:
+                raise FileNotFoundError(f"{path} has just been written, and is not there")
+            if isinstance(path, Path):
+                record = {"sha256": file_digest(path), "bytes": state.size}
+            else:
+                digest = _digest_at(path, state)
+                record = {"sha256": digest, "bytes": state.size, "version": state.version}
+            records[path.relative_to(folder).as_posix()] = record
         for name, identity in (identities or {}).items():
             records[name]["identity"] = identity
         return cls(provenance, records)
 
     @classmethod
-    def read(cls, path: Path) -> Manifest | None:
+    def read(cls, path: Location) -> Manifest | None:
         """Read a manifest; ``None`` if there is none, or none that can be read."""
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(read_text(path))
             provenance = Provenance(
                 content["fingerprint"], content["node"], content["parameters"], content["inputs"]
             )
@@ -188,7 +243,7 @@ class Manifest:
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Location) -> None:
         """Write the manifest atomically."""
         content = {
             "fingerprint": self.provenance.fingerprint,
@@ -203,41 +258,53 @@ class Manifest:
             temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def intact_files(manifest_path: Path) -> tuple[list[str], list[str]]:
+def intact_files(manifest_path: Location) -> tuple[list[str], list[str]]:
     """Names of the files that are as their manifest states, and of those that are not.
 
-    A file of the stated size that is not newer than the manifest is trusted; any other is hashed.
+    A file of the stated size is trusted if it is not newer than the manifest, an object on remote
+    storage if it is of the stated version; any other is hashed.
     """
-    manifest_path = Path(manifest_path)
     manifest = Manifest.read(manifest_path)
+    return ([], []) if manifest is None else _compare(manifest, manifest_path)
+
+
+def _compare(manifest: Manifest, manifest_path: Location) -> tuple[list[str], list[str]]:
     intact: list[str] = []
     broken: list[str] = []
-    if manifest is None:
-        return intact, broken
-    written = manifest_path.stat().st_mtime_ns
-    for name, record in manifest.files.items():
-        path = manifest_path.parent / name
-        same = path.is_file() and path.stat().st_size == record["bytes"]
-        if same and (changed := path.stat().st_mtime_ns) > written:
-            same = _digest_at(path, changed) == record["sha256"]
+    written = manifest_path.stat().st_mtime_ns if isinstance(manifest_path, Path) else 0
+    paths = [manifest_path.parent / name for name in manifest.files]
+    for path, state, name in zip(paths, states_of(paths), manifest.files, strict=True):
+        record = manifest.files[name]
+        same = state is not None and state.size == record["bytes"]
+        if same and not _is_as_written(path, state, record, written):
+            same = _digest_at(path, state) == record["sha256"]
         (intact if same else broken).append(name)
     return intact, broken
 
 
-@lru_cache
-def _digest_at(path: Path, modified: int) -> str:
-    """Digest of a file as of a modification time, so that one run hashes it once."""
-    return file_digest(path)
+def _is_as_written(path: Location, state: State, record: Mapping[str, Any], written: int) -> bool:
+    if isinstance(path, Path):
+        return state.version <= written
+    return state.version == record.get("version")
 
 
-def recorded_fingerprint(manifest_path: Path) -> str | None:
+@lru_cache(maxsize=4096)
+def _digest_at(path: Location, state: State) -> str:
+    """Digest of a file in a certain state, so that one process hashes it once."""
+    if known := _uploaded.get((str(path), state)):
+        return known
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def recorded_fingerprint(manifest_path: Location) -> str | None:
     """Fingerprint of the artifact that is there, ``None`` if none is, or not as it was written."""
     manifest = Manifest.read(manifest_path)
-    if manifest is None or not manifest.provenance.fingerprint or intact_files(manifest_path)[1]:
+    if manifest is None or not manifest.provenance.fingerprint:
         return None
-    return manifest.provenance.fingerprint
+    return None if _compare(manifest, manifest_path)[1] else manifest.provenance.fingerprint
 
 
-def sidecar(path: Path) -> Path:
+def sidecar(path: Location) -> Location:
     """Where the manifest of a file or directory lies: beside it, ``<name>.manifest.json``."""
-    return Path(path).with_name(f"{Path(path).name}.manifest.json")
+    return path.with_name(f"{path.name}.manifest.json")

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from safetydpo_kedro.storage import LocalPath
 from safetydpo_kedro.validation import Explained
 
 
@@ -57,7 +58,7 @@ class ConceptParameters(LanguageModelWriterParameters):
     )
     max_characters: int = Field(60, gt=0, description="of a concept")
     seed: int = Field(0, description="of the model's answers, if it takes one")
-    journal: Path = Field(
+    journal: LocalPath = Field(
         Path("data/02_intermediate/replies.jsonl"), description="keeps what a model has answered"
     )
 
@@ -70,7 +71,7 @@ class PromptWritingParameters(Strict):
     imported: bool = Field(False, description="take the imported pairs too")
     pairs_per_concept: int = Field(32, gt=0, description="prompt pairs written for each concept")
     seed: int = Field(0, description="of the writer's choices and of every pair's image seed")
-    journal: Path = Field(
+    journal: LocalPath = Field(
         Path("data/02_intermediate/replies.jsonl"), description="keeps what a model has answered"
     )
 
@@ -177,7 +178,7 @@ class ValidationParameters(Strict):
 class CheckpointParameters(Strict):
     """Where a training that is cut off goes on."""
 
-    directory: Path = Field(
+    directory: LocalPath = Field(
         Path("data/06_models/checkpoints"), description="one folder in it for each training"
     )
     every: int = Field(100, gt=0, description="steps between two checkpoints")

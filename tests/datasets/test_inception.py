@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from safetydpo_kedro.artifacts import file_digest
 from safetydpo_kedro.datasets import InceptionDataset
-from safetydpo_kedro.datasets.freshness import local_path
+from safetydpo_kedro.datasets.freshness import artifact_path
 from safetydpo_kedro.metrics.inception import InceptionNetwork, convert_inception
 from tests.metrics.test_inception import weights  # noqa: F401 - a fixture
 
@@ -21,7 +21,7 @@ def test_saved_tensors_load_as_the_network(tmp_path, weights):  # noqa: F811
     assert not dataset.exists()
     tensors = convert_inception(weights)
     dataset.save(tensors)
-    assert dataset.exists() and local_path(dataset) == path
+    assert dataset.exists() and artifact_path(dataset) == path
     assert [file.name for file in path.parent.iterdir()] == [path.name]  # no temporary files
     written = load_file(path)
     assert written.keys() == tensors.keys()

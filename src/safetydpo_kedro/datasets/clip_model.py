@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import AbstractDataset, DatasetError
 
 from safetydpo_kedro.datasets.devices import device_named
+from safetydpo_kedro.storage import local_copy, location
 from safetydpo_kedro.threads import builds_models
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class ClipModelDataset(
         precision: ``fp32``, ``fp16`` or ``bf16``.
         batch_size: images or texts in one forward pass.
         hint: what to do when the directory is missing; ends the error message.
+        credentials: of storage such as S3, as Kedro hands them in; see
+            :func:`safetydpo_kedro.storage.location`.
+        fs_args: further arguments of its file system.
         metadata: for other tools, such as Kedro-Viz; not read here.
     """
 
@@ -52,9 +56,11 @@ class ClipModelDataset(
         precision: str = "fp32",
         batch_size: int = 64,
         hint: str = "Put an open_clip model there, or name another directory in the catalog.",
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._filepath = Path(filepath)
+        self._filepath = location(filepath, credentials, fs_args)
         self._device = device
         self._precision = precision
         self._batch_size = batch_size
@@ -80,7 +86,7 @@ class ClipModelDataset(
         from safetydpo_kedro.metrics.clip import ClipModel
 
         return ClipModel.from_directory(
-            self._filepath,
+            local_copy(self._filepath),
             device=device_named(self._device),
             precision=self._precision,
             batch_size=self._batch_size,

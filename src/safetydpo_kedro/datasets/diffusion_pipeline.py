@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +9,7 @@ from kedro.io import AbstractDataset, DatasetError
 
 from safetydpo_kedro.artifacts import content_digest
 from safetydpo_kedro.datasets.devices import device_named
+from safetydpo_kedro.storage import local_copy, location, replace_folder, staging_folder
 from safetydpo_kedro.threads import builds_models
 from safetydpo_kedro.trust import check_revision
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 HUB_KEYS = ("hub_id", "revision", "variant")
+INDEX = "model_index.json"
 
 
 class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionModel"]):
@@ -56,6 +56,9 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
             differ a little.
         offload: keep each part in main memory until it has to work.
         hint: what to do when the directory is missing; ends the error message.
+        credentials: of storage such as S3, as Kedro hands them in; see
+            :func:`safetydpo_kedro.storage.location`.
+        fs_args: further arguments of its file system.
         metadata: for other tools, such as Kedro-Viz; not read here.
 
     Raises:
@@ -77,6 +80,8 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
         vae_tiling: bool = False,
         offload: bool = False,
         hint: str = "Put a diffusers pipeline there, or name another one in the catalog.",
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self._source = {
@@ -89,7 +94,8 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
         _check_source("vae: ", vae)
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-        self._filepath = None if filepath is None else Path(filepath)
+        self._storage = (credentials, fs_args)
+        self._filepath = None if filepath is None else location(filepath, *self._storage)
         self._dtype = dtype
         self._device = device
         self._vae = vae
@@ -108,7 +114,7 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
             "dtype": self._dtype,
             "vae_tiling": self._memory["vae_tiling"],
             **{name: self._source[name] for name in HUB_KEYS},
-            "vae": self._vae and _vae_identity(self._vae),
+            "vae": self._vae and self._vae_identity(self._vae),
         }
 
     @builds_models
@@ -124,10 +130,10 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
 
         try:
             return load_model(
-                _model_source(self._source),
+                self._model_source(self._source),
                 dtype=getattr(torch, self._dtype),
                 device=device_named(self._device),
-                vae=_model_source(self._vae) if self._vae else None,
+                vae=self._model_source(self._vae) if self._vae else None,
                 **self._memory,
             )
         except ModelUnavailableError as error:
@@ -140,17 +146,34 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
             raise DatasetError(
                 f"cannot save to the hub ({self._source['hub_id']}); give a filepath instead"
             )
-        target = self._filepath
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as staging:
-            staged = Path(staging) / target.name
+        with staging_folder(self._filepath) as staging:
+            staged = Path(staging) / self._filepath.name
             data.save_pretrained(staged, safe_serialization=True)
-            if target.exists():
-                os.replace(target, Path(staging) / "replaced")
-            os.replace(staged, target)
+            replace_folder(staged, self._filepath, last=INDEX)
+
+    def _vae_identity(self, source: dict[str, Any]) -> dict[str, Any]:
+        """What the autoencoder is: its content where it is in a folder, wherever it lies."""
+        filepath = source.get("filepath")
+        content = content_digest(location(filepath, *self._storage)) if filepath else None
+        return {name: source.get(name) for name in HUB_KEYS} | {"content": content}
+
+    def _model_source(self, source: dict[str, Any]) -> ModelSource:
+        """Where to load from: the folder if it is there or nothing else is named."""
+        from safetydpo_kedro.diffusion.loading import ModelSource
+
+        hub_id, filepath = source.get("hub_id"), source.get("filepath")
+        folder = None if filepath is None else location(filepath, *self._storage)
+        there = folder is not None and folder.exists()
+        is_local = there or hub_id is None
+        return ModelSource(
+            location=str((local_copy(folder) if there else folder) if is_local else hub_id),
+            is_local=is_local,
+            revision=source.get("revision"),
+            variant=source.get("variant"),
+        )
 
     def _exists(self) -> bool:
-        return self._filepath is None or (self._filepath / "model_index.json").is_file()
+        return self._filepath is None or (self._filepath / INDEX).is_file()
 
     def _describe(self) -> dict[str, Any]:
         given = {name: value for name, value in self._source.items() if value is not None}
@@ -167,24 +190,3 @@ def _check_source(name: str, source: dict[str, Any] | None) -> None:
     if source.get("filepath") is None and source.get("hub_id") is None:
         raise ValueError(f"{name}give filepath (a local directory), or hub_id, or both")
     check_revision(source.get("hub_id"), source.get("revision"))
-
-
-def _vae_identity(source: dict[str, Any]) -> dict[str, Any]:
-    """What the autoencoder is: its content where it is local, wherever it lies."""
-    filepath = source.get("filepath")
-    content = content_digest(Path(filepath)) if filepath else None
-    return {name: source.get(name) for name in HUB_KEYS} | {"content": content}
-
-
-def _model_source(source: dict[str, Any]) -> ModelSource:
-    """Where to load from: the local directory if it is there or nothing else is named."""
-    from safetydpo_kedro.diffusion.loading import ModelSource
-
-    filepath, hub_id = source.get("filepath"), source.get("hub_id")
-    is_local = filepath is not None and (hub_id is None or Path(filepath).exists())
-    return ModelSource(
-        location=str(filepath if is_local else hub_id),
-        is_local=is_local,
-        revision=source.get("revision"),
-        variant=source.get("variant"),
-    )

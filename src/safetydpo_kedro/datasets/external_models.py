@@ -14,6 +14,7 @@ from kedro.io import AbstractDataset, DatasetError
 
 from safetydpo_kedro.artifacts import content_digest, fingerprint
 from safetydpo_kedro.datasets.diffusion_pipeline import DiffusionPipelineDataset
+from safetydpo_kedro.storage import local_copy, location
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,6 +110,9 @@ class ExternalModelsDataset(AbstractDataset[None, "list[ExternalModel]"]):
         models: name → ``lora`` (a file in the form of diffusers or Kohya) with ``strength``, or
             ``pipeline`` (arguments of ``DiffusionPipelineDataset``). The name becomes that of the
             variant.
+        credentials: of storage such as S3, as Kedro hands them in; see
+            :func:`safetydpo_kedro.storage.location`.
+        fs_args: further arguments of its file system.
         metadata: for other tools, such as Kedro-Viz; not read here.
 
     Raises:
@@ -120,14 +124,19 @@ class ExternalModelsDataset(AbstractDataset[None, "list[ExternalModel]"]):
         self,
         *,
         models: Mapping[str, Mapping[str, Any]] | None = None,
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
+        self._storage = {"credentials": credentials, "fs_args": fs_args}
         self._models = {name: dict(entry) for name, entry in (models or {}).items()}
         self._pipelines: dict[str, DiffusionPipelineDataset] = {}
         for name, entry in self._models.items():
             _check_entry(name, entry)
             if "pipeline" in entry:
-                self._pipelines[name] = DiffusionPipelineDataset(**entry["pipeline"])
+                self._pipelines[name] = DiffusionPipelineDataset(
+                    **{**self._storage, **entry["pipeline"]}
+                )
         self.metadata = metadata
 
     @property
@@ -158,23 +167,26 @@ class ExternalModelsDataset(AbstractDataset[None, "list[ExternalModel]"]):
         if "pipeline" in entry:
             return ExternalModel(name, sha256, pipeline=self._pipelines[name])
         strength = float(entry.get("strength", 1.0))
-        return ExternalModel(name, sha256, lora=Path(entry["lora"]), strength=strength)
+        lora = local_copy(location(entry["lora"], **self._storage))
+        return ExternalModel(name, sha256, lora=lora, strength=strength)
 
     def _identity(self, name: str) -> dict[str, Any]:
         entry = self._models[name]
         self._check_files(name, entry)
         if "pipeline" in entry:
-            local = entry["pipeline"].get("filepath")
-            content = content_digest(Path(local)) if local else None
+            folder = self._pipelines[name]._filepath
+            content = content_digest(folder) if folder else None
             return {"content": content, "options": self._pipelines[name].fingerprint_options}
-        return {"content": content_digest(Path(entry["lora"])), "strength": entry.get("strength")}
+        lora = location(entry["lora"], **self._storage)
+        return {"content": content_digest(lora), "strength": entry.get("strength")}
 
     def _check_files(self, name: str, entry: Mapping[str, Any]) -> None:
         if "pipeline" in entry:
             there = self._pipelines[name].exists() or entry["pipeline"].get("hub_id")
             missing = None if there else f"diffusers pipeline at {entry['pipeline']['filepath']}"
         else:
-            missing = None if Path(entry["lora"]).is_file() else f"LoRA file at {entry['lora']}"
+            there = location(entry["lora"], **self._storage).is_file()
+            missing = None if there else f"LoRA file at {entry['lora']}"
         if missing:
             raise DatasetError(
                 f"external model '{name}': no {missing}; put it there, or correct "

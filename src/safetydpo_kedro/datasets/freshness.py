@@ -10,8 +10,9 @@ when the artifact was made, the result does not depend on how a pipeline is slic
 from __future__ import annotations
 
 import uuid
+from copy import copy
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from kedro.io import AbstractDataset, CatalogProtocol, DatasetError
@@ -26,14 +27,16 @@ from safetydpo_kedro.artifacts import (
     fingerprint,
     recorded_fingerprint,
     sidecar,
+    staged,
     visible_files,
 )
+from safetydpo_kedro.storage import Location, location
 
 
 class Tracker:
     """Takes over saving and the existence check of one data set instance.
 
-    For data sets that keep one local file or directory; the manifest lies beside it. Only the
+    For data sets that keep one file or directory; the manifest lies beside it. Only the
     instance changes, so it keeps its class, and with it its previews in Kedro-Viz. It is pickled
     along with the instance: hooks around saving would not do, because workers that are spawned
     run none.
@@ -44,7 +47,7 @@ class Tracker:
         provenance: what the artifact should be made from.
     """
 
-    def __init__(self, dataset: AbstractDataset, path: Path, provenance: Provenance) -> None:
+    def __init__(self, dataset: AbstractDataset, path: Location, provenance: Provenance) -> None:
         self._dataset = dataset
         self._path = path
         self._provenance = provenance
@@ -54,39 +57,60 @@ class Tracker:
         return recorded_fingerprint(sidecar(self._path)) == self._provenance.fingerprint
 
     def save(self, data: Any) -> None:
-        """Save without a manifest, then write it: a save that is cut short leaves none."""
-        sidecar(self._path).unlink(missing_ok=True)
-        type(self._dataset).save(self._dataset, data)
+        """Save elsewhere, move it into place, then write the manifest.
+
+        A save that is cut short, or fails, leaves what was there before.
+        """
+        save = type(self._dataset).save
+        if isinstance(self._path, Path):
+            with staged(self._path) as temporary:
+                save(at_another_path(self._dataset, temporary), data)
+                sidecar(self._path).unlink(missing_ok=True)
+        else:  # objects appear on storage as a whole
+            sidecar(self._path).unlink(missing_ok=True)
+            save(self._dataset, data)
         files = visible_files(self._path)
         Manifest.of(self._provenance, files, self._path.parent).write(sidecar(self._path))
+
+
+def at_another_path(dataset: AbstractDataset, path: Path) -> AbstractDataset:
+    """The same data set, with ``path`` for its file or directory."""
+    other = copy(dataset)
+    if "_filepath" in vars(dataset):
+        other._filepath = type(dataset._filepath)(path)
+    else:  # it wraps the data set that has one
+        other._dataset = at_another_path(dataset._dataset, path)
+    return other
 
 
 def track(dataset: AbstractDataset | None, provenance: Provenance) -> None:
     """Let ``dataset`` exist only if it is made from what ``provenance`` states.
 
-    Data sets in memory, on remote file systems, or with Kedro's versioning stay as they are.
+    Data sets in memory, on web servers, or with Kedro's versioning stay as they are.
     """
     if hasattr(dataset, "expect"):
         dataset.expect(provenance)
-    elif (path := local_path(dataset)) is not None:
+    elif (path := artifact_path(dataset)) is not None:
         tracker = Tracker(dataset, path, provenance)
         dataset.save, dataset._exists = tracker.save, tracker.exists
 
 
-def local_path(dataset: AbstractDataset | None) -> Path | None:
-    """Local file or directory of a data set, ``None`` if it has none."""
+def artifact_path(dataset: AbstractDataset | None) -> Location | None:
+    """File or directory of a data set, ``None`` if it has none, or one on a web server."""
     path = getattr(dataset, "_filepath", None)
-    local = getattr(dataset, "_protocol", "file") in ("file", "")
-    if path is None or not local or getattr(dataset, "_version", None):
+    protocol = getattr(dataset, "_protocol", "file") or "file"
+    if path is None or protocol.startswith("http") or getattr(dataset, "_version", None):
         return None
-    return Path(path)
+    if protocol != "file":
+        return location(f"{protocol}://{path}", getattr(dataset._fs, "storage_options", None))
+    return Path(path) if isinstance(path, PurePath) else location(path)
 
 
-def manifest_path(dataset: AbstractDataset | None) -> Path | None:
+def manifest_path(dataset: AbstractDataset | None) -> Location | None:
     """Where the manifest of a data set lies, or will lie; ``None`` for untracked ones."""
     if hasattr(dataset, "manifest_path"):
         return dataset.manifest_path
-    path = local_path(dataset)
+    path = artifact_path(dataset)
     return None if path is None else sidecar(path)
 
 
@@ -169,7 +193,7 @@ def free_input_fingerprint(dataset: AbstractDataset | None) -> str:
     recorded = manifest and recorded_fingerprint(manifest)
     if recorded:
         return recorded
-    path = local_path(dataset) or (manifest and manifest.parent)
+    path = artifact_path(dataset) or (manifest and manifest.parent)
     if path is not None:
         return content_digest(path) or "missing"
     if getattr(dataset, "_EPHEMERAL", False):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
 from safetydpo_kedro.datasets.devices import device_named
+from safetydpo_kedro.storage import local_copy, location
 from safetydpo_kedro.threads import builds_models
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ class ImageClassifierDataset(AbstractDataset[None, "ImageClassifier"]):
         device: ``auto`` (CUDA if there is one, else CPU) or any torch device name.
         batch_size: images in one forward pass.
         hint: what to do when the directory is missing; ends the error message.
+        credentials: of storage such as S3, as Kedro hands them in; see
+            :func:`safetydpo_kedro.storage.location`.
+        fs_args: further arguments of its file system.
         metadata: for other tools, such as Kedro-Viz; not read here.
     """
 
@@ -43,9 +46,11 @@ class ImageClassifierDataset(AbstractDataset[None, "ImageClassifier"]):
         device: str = "auto",
         batch_size: int = 32,
         hint: str = "Put an image classifier there, see docs/explanation/judges.md.",
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._filepath = Path(filepath)
+        self._filepath = location(filepath, credentials, fs_args)
         self._device = device
         self._batch_size = batch_size
         self._hint = hint
@@ -68,7 +73,7 @@ class ImageClassifierDataset(AbstractDataset[None, "ImageClassifier"]):
         device = device_named(self._device)
         try:
             return ImageClassifier.from_directory(
-                self._filepath, device=device, batch_size=self._batch_size
+                local_copy(self._filepath), device=device, batch_size=self._batch_size
             )
         except ValueError as error:
             raise DatasetError(str(error)) from error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
+
+from safetydpo_kedro.storage import Location, location
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,11 +28,23 @@ class ImageFolderDataset(AbstractDataset["pd.DataFrame", "pd.DataFrame"]):
 
     Args:
         path: the folder.
+        credentials: of storage such as S3, as Kedro hands them in; see
+            :func:`safetydpo_kedro.storage.location`.
+        fs_args: further arguments of its file system.
         metadata: for other tools, such as Kedro-Viz; not read here.
     """
 
-    def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
-        self._filepath = Path(path)  # the name by which freshness finds the content
+    def __init__(
+        self,
+        *,
+        path: str,
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._filepath = location(
+            path, credentials, fs_args
+        )  # the name by which freshness finds the content
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
@@ -66,7 +79,7 @@ class ImageFolderDataset(AbstractDataset["pd.DataFrame", "pd.DataFrame"]):
         """
         raise DatasetError(f"{self._filepath} is read, and not written")
 
-    def _benchmarks(self) -> list[Path]:
+    def _benchmarks(self) -> list[Location]:
         layout = f"lay images out as {self._filepath}/<benchmark>/<name>.png"
         if not self._filepath.is_dir():
             raise DatasetError(f"no folder of images at {self._filepath}: {layout}")
@@ -84,11 +97,11 @@ class ImageFolderDataset(AbstractDataset["pd.DataFrame", "pd.DataFrame"]):
         return {"path": self._filepath}
 
 
-def _images(folder: Path) -> list[Path]:
+def _images(folder: Location) -> list[Location]:
     return [p for p in _visible(folder) if p.suffix.lower() in SUFFIXES and p.is_file()]
 
 
-def _visible(folder: Path) -> list[Path]:
+def _visible(folder: Location) -> list[Location]:
     return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset, DatasetError
@@ -10,6 +9,7 @@ from kedro.io import AbstractDataset, DatasetError
 from safetydpo_kedro.artifacts import write_atomically
 from safetydpo_kedro.datasets.devices import device_named
 from safetydpo_kedro.datasets.tensors import save_tensors
+from safetydpo_kedro.storage import local_copy, location
 from safetydpo_kedro.threads import builds_models
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ class InceptionDataset(AbstractDataset["dict[str, Tensor]", "InceptionNetwork"])
         device: ``auto`` (CUDA if there is one, else CPU) or any torch device name.
         batch_size: images in one forward pass.
         hint: what to do when the file is missing; ends the error message.
+        credentials: of storage such as S3, as Kedro hands them in; see
+            :func:`safetydpo_kedro.storage.location`.
+        fs_args: further arguments of its file system.
         metadata: for other tools, such as Kedro-Viz; not read here.
     """
 
@@ -49,9 +52,11 @@ class InceptionDataset(AbstractDataset["dict[str, Tensor]", "InceptionNetwork"])
         device: str = "auto",
         batch_size: int = 64,
         hint: str = HINT,
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._filepath = Path(filepath)
+        self._filepath = location(filepath, credentials, fs_args)
         self._device = device
         self._batch_size = batch_size
         self._hint = hint
@@ -70,7 +75,7 @@ class InceptionDataset(AbstractDataset["dict[str, Tensor]", "InceptionNetwork"])
 
         device = device_named(self._device)
         try:
-            return InceptionNetwork(self._filepath, device, self._batch_size)
+            return InceptionNetwork(local_copy(self._filepath), device, self._batch_size)
         except ValueError as error:
             raise DatasetError(str(error)) from error
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset, DatasetError
 
 from safetydpo_kedro.datasets.previews import TablePreview, preview_table
+from safetydpo_kedro.storage import local_copy, location
 
 if TYPE_CHECKING:
     from safetydpo_kedro.diffusion.lora import LoraAdapter
@@ -31,6 +31,9 @@ class LoraAdapterDataset(AbstractDataset["LoraAdapter", "LoraAdapter"]):
     Args:
         filepath: where the file lies.
         key_format: ``diffusers``, or ``kohya`` for ComfyUI and A1111, which is only written.
+        credentials: of storage such as S3, as Kedro hands them in; see
+            :func:`safetydpo_kedro.storage.location`.
+        fs_args: further arguments of its file system.
         metadata: for other tools, such as Kedro-Viz; not read here.
 
     Raises:
@@ -42,11 +45,13 @@ class LoraAdapterDataset(AbstractDataset["LoraAdapter", "LoraAdapter"]):
         *,
         filepath: str,
         key_format: str = "diffusers",
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         if key_format not in KEY_FORMATS:
             raise ValueError(f"key_format must be one of {KEY_FORMATS}, got {key_format!r}")
-        self._filepath = Path(filepath)
+        self._filepath = location(filepath, credentials, fs_args)
         self._key_format = key_format
         self.metadata = metadata
 
@@ -63,7 +68,7 @@ class LoraAdapterDataset(AbstractDataset["LoraAdapter", "LoraAdapter"]):
             )
         from safetydpo_kedro.diffusion.lora_files import load_adapter
 
-        return load_adapter(self._filepath)
+        return load_adapter(local_copy(self._filepath))
 
     def save(self, data: LoraAdapter) -> None:
         """Write the adapter."""

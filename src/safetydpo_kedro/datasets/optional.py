@@ -8,9 +8,12 @@ from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
+from safetydpo_kedro.storage import Location, local_copy, location
+
 # What freshness.py looks at; it is the wrapped data set that has it, or has it not.
 _TRACKED = (
     "_filepath",
+    "_fs",
     "_protocol",
     "_version",
     "expect",
@@ -86,6 +89,9 @@ class LocalPathDataset(AbstractDataset[None, Path]):
     Args:
         filepath: the file or folder, without its suffix if ``suffixes`` are given.
         suffixes: those that it may have; the first that is there counts.
+        credentials: of storage such as S3, as Kedro hands them in; see
+            :func:`safetydpo_kedro.storage.location`.
+        fs_args: further arguments of its file system.
         metadata: for other tools, such as Kedro-Viz; not read here.
     """
 
@@ -94,19 +100,24 @@ class LocalPathDataset(AbstractDataset[None, Path]):
         *,
         filepath: str,
         suffixes: Sequence[str] = ("",),
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._candidates = [Path(f"{filepath}{suffix}") for suffix in suffixes]
+        self._candidates = [
+            location(f"{filepath}{suffix}", credentials, fs_args) for suffix in suffixes
+        ]
         self.metadata = metadata
 
     @property
-    def _filepath(self) -> Path:
+    def _filepath(self) -> Location:
         there = (path for path in self._candidates if path.exists())
         return next(there, self._candidates[0])
 
     def load(self) -> Path:
-        """The path."""
-        return self._filepath
+        """The path; of something on remote storage, that of a local copy."""
+        there = self._filepath
+        return local_copy(there) if there.exists() else there
 
     def save(self, data: None) -> NoReturn:
         """Such files are only read.

@@ -25,6 +25,7 @@ from safetydpo_kedro.artifacts import (
     write_atomically,
 )
 from safetydpo_kedro.progress import progress_bar, progress_of
+from safetydpo_kedro.storage import Location, location, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -102,13 +103,23 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
 
     Args:
         path: the folder.
+        credentials: of storage such as S3, as Kedro hands them in; see
+            :func:`safetydpo_kedro.storage.location`.
+        fs_args: further arguments of its file system.
         metadata: for other tools, such as Kedro-Viz; not read here.
     """
 
     suffix: str
 
-    def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
-        self._path = Path(path)
+    def __init__(
+        self,
+        *,
+        path: str,
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._path = location(path, credentials, fs_args)
         self._expected: Provenance | None = None
         self._share: tuple[int, int] | None = None
         self.metadata = metadata
@@ -118,11 +129,11 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         """Write one shard to ``path``."""
 
     @abstractmethod
-    def _read(self, paths: list[Path]) -> Shard:
+    def _read(self, paths: list[Location]) -> Shard:
         """Read and concatenate the shards at ``paths``; only a :class:`KeyedPlan` may have none."""
 
     @property
-    def manifest_path(self) -> Path:
+    def manifest_path(self) -> Location:
         """The manifest, which lies inside the folder."""
         return self._path / MANIFEST
 
@@ -153,7 +164,7 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         """
         return self._read(self.shard_paths())
 
-    def shard_paths(self) -> list[Path]:
+    def shard_paths(self) -> list[Location]:
         """Files of all shards, in order.
 
         Raises:
@@ -164,7 +175,8 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
             state = "incomplete" if (self._path / IN_PROGRESS).is_file() else "not there"
             raise DatasetError(f"{self._path} is {state}: run the node that makes it")
         paths = [self._path / name for name in manifest.files]
-        missing = [path.name for path in paths if not path.is_file()]
+        present = self._present()
+        missing = [path.name for path in paths if path not in present]
         if missing:
             raise DatasetError(
                 f"{self._path} lacks {len(missing)} of its {len(paths)} shards, the first is "
@@ -199,7 +211,7 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         if not self._share or self._present().issuperset(targets.values()):
             self._finish(list(targets.values()), identities)
 
-    def _own(self, targets: Mapping[str, Path]) -> dict[str, Path]:
+    def _own(self, targets: Mapping[str, Location]) -> dict[str, Location]:
         """The shards that this process computes."""
         number, count = self._share or (0, 1)
         return dict(list(targets.items())[number::count])
@@ -219,7 +231,7 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         with progress_bar(desc=self._path.name, unit="shard", **counts) as shown:
             yield lambda name, seconds: shown.update()
 
-    def _targets(self, plan: ShardPlan[Shard]) -> dict[str, Path]:
+    def _targets(self, plan: ShardPlan[Shard]) -> dict[str, Location]:
         """File of each shard of the plan."""
         if not plan and not isinstance(plan, KeyedPlan):
             raise ValueError(f"the plan for {self._path} has no shards; at least one is needed")
@@ -231,7 +243,9 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
                 )
         return {name: self._path / f"{name}{self.suffix}" for name in plan}
 
-    def _identities(self, plan: ShardPlan[Shard], targets: Mapping[str, Path]) -> dict[str, str]:
+    def _identities(
+        self, plan: ShardPlan[Shard], targets: Mapping[str, Location]
+    ) -> dict[str, str]:
         """File name → fingerprint that the shard should have; empty if that is not known."""
         provenance = self._expected or Provenance("")
         if isinstance(plan, KeyedPlan):
@@ -272,7 +286,7 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         with write_atomically(self._path / KEPT) as temporary:
             temporary.write_text(json.dumps(shards) + "\n")
 
-    def _finish(self, paths: list[Path], identities: Mapping[str, str]) -> None:
+    def _finish(self, paths: list[Location], identities: Mapping[str, str]) -> None:
         """Write the manifest, which makes the artifact exist."""
         provenance = self._expected or Provenance("")
         manifest = Manifest.of(provenance, paths, self._path, identities)
@@ -291,11 +305,11 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
     def _book(self, name: str) -> dict[str, Any]:
         """Content of one of the files that keep the books; empty if it is not there, or broken."""
         try:
-            return json.loads((self._path / name).read_text())
+            return json.loads(read_text(self._path / name))
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
 
-    def _present(self) -> set[Path]:
+    def _present(self) -> set[Location]:
         """Shard files that are there."""
         return {p for p in self._path.glob(f"*{self.suffix}") if not p.name.startswith(".")}
 

@@ -14,6 +14,7 @@ from safetydpo_kedro.datasets.previews import (
     preview_table,
 )
 from safetydpo_kedro.datasets.sharded import ShardedDataset
+from safetydpo_kedro.storage import Location, local_copy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,9 @@ class ShardedParquetDataset(ShardedDataset["pd.DataFrame"]):
     Args:
         path: the folder.
         image_columns: columns that hold images.
+        credentials: of storage such as S3, as Kedro hands them in; see
+            :func:`safetydpo_kedro.storage.location`.
+        fs_args: further arguments of its file system.
         metadata: for other tools, such as Kedro-Viz; not read here.
     """
 
@@ -51,9 +55,11 @@ class ShardedParquetDataset(ShardedDataset["pd.DataFrame"]):
         *,
         path: str,
         image_columns: Sequence[str] = (),
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(path=path, metadata=metadata)
+        super().__init__(path=path, credentials=credentials, fs_args=fs_args, metadata=metadata)
         self._image_columns = tuple(image_columns)
 
     def _write(self, shard: pd.DataFrame, path: Path) -> None:
@@ -61,23 +67,24 @@ class ShardedParquetDataset(ShardedDataset["pd.DataFrame"]):
 
         pq.write_table(to_arrow(shard, self._image_columns), path)
 
-    def _read(self, paths: list[Path]) -> pd.DataFrame:
+    def _read(self, paths: list[Location]) -> pd.DataFrame:
         import pandas as pd
 
         if not paths:
             return pd.DataFrame()  # a keyed plan may be empty
         return pd.concat([self._read_shard(path) for path in paths], ignore_index=True)
 
-    def _read_shard(self, path: Path) -> pd.DataFrame:
+    def _read_shard(self, path: Location) -> pd.DataFrame:
         import pandas as pd
         import pyarrow.parquet as pq
 
         from safetydpo_kedro.images import StoredImage
 
-        names = pq.read_schema(path).names
-        table = pd.read_parquet(path, columns=[n for n in names if n not in self._image_columns])
-        rows = range(pq.read_metadata(path).num_rows)
-        images = {n: [StoredImage(path, n, i) for i in rows] for n in self._image_columns}
+        file = local_copy(path)
+        names = pq.read_schema(file).names
+        table = pd.read_parquet(file, columns=[n for n in names if n not in self._image_columns])
+        rows = range(pq.read_metadata(file).num_rows)
+        images = {n: [StoredImage(file, n, i) for i in rows] for n in self._image_columns}
         return table.assign(**{n: pd.Series(c, table.index) for n, c in images.items()})[names]
 
     def preview(self, nrows: int = 10) -> TablePreview:

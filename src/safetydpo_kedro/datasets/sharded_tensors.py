@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from safetydpo_kedro.datasets.previews import TablePreview, preview_tensors
 from safetydpo_kedro.datasets.sharded import ShardedDataset
 from safetydpo_kedro.datasets.tensors import load_tensors, save_tensors
+from safetydpo_kedro.storage import Location, local_copy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,30 +34,39 @@ class ShardedSafetensorsDataset(ShardedDataset["dict[str, Tensor]"]):
         path: the folder.
         mapped: leave the shards memory-mapped: what is loaded are ``StackedRows``, of which only
             the rows in use are read.
+        credentials: of storage such as S3, as Kedro hands them in; see
+            :func:`safetydpo_kedro.storage.location`.
+        fs_args: further arguments of its file system.
         metadata: for other tools, such as Kedro-Viz; not read here.
     """
 
     suffix = ".safetensors"
 
     def __init__(
-        self, *, path: str, mapped: bool = False, metadata: dict[str, Any] | None = None
+        self,
+        *,
+        path: str,
+        mapped: bool = False,
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(path=path, metadata=metadata)
+        super().__init__(path=path, credentials=credentials, fs_args=fs_args, metadata=metadata)
         self._mapped = mapped
 
     def preview(self) -> TablePreview:
         """Names, shapes and dtypes in the first shard, for Kedro-Viz."""
-        return preview_tensors(self.shard_paths()[0])
+        return preview_tensors(local_copy(self.shard_paths()[0]))
 
     def _write(self, shard: dict[str, Tensor], path: Path) -> None:
         save_tensors(shard, path)
 
-    def _read(self, paths: list[Path]) -> dict[str, Tensor | StackedRows]:
+    def _read(self, paths: list[Location]) -> dict[str, Tensor | StackedRows]:
         import torch
 
         from safetydpo_kedro.stacked import StackedRows
 
-        shards = [load_tensors(path)[0] for path in paths]
+        shards = [load_tensors(local_copy(path))[0] for path in paths]
         for path, shard in zip(paths, shards, strict=True):
             if shard.keys() != shards[0].keys():
                 raise ValueError(

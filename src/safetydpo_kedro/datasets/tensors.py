@@ -11,6 +11,7 @@ from kedro.io import AbstractDataset
 
 from safetydpo_kedro.artifacts import write_atomically
 from safetydpo_kedro.datasets.previews import TablePreview, preview_tensors
+from safetydpo_kedro.storage import local_copy, location
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,6 +67,9 @@ class SafetensorsDataset(AbstractDataset[Any, Any]):
         filepath: where the file lies.
         with_metadata: load and save a pair ``(tensors, metadata)`` instead of the tensors alone;
             the metadata is a dict of JSON-like values and travels in the file's header.
+        credentials: of storage such as S3, as Kedro hands them in; see
+            :func:`safetydpo_kedro.storage.location`.
+        fs_args: further arguments of its file system.
         metadata: for other tools, such as Kedro-Viz; not read here.
     """
 
@@ -74,9 +78,11 @@ class SafetensorsDataset(AbstractDataset[Any, Any]):
         *,
         filepath: str,
         with_metadata: bool = False,
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._filepath = Path(filepath)
+        self._filepath = location(filepath, credentials, fs_args)
         self._with_metadata = with_metadata
         self.metadata = metadata
 
@@ -84,7 +90,7 @@ class SafetensorsDataset(AbstractDataset[Any, Any]):
         """Read the tensors, memory-mapped."""
         if not self._exists():
             raise FileNotFoundError(f"no tensors at {self._filepath}: run the node that makes them")
-        tensors, header = load_tensors(self._filepath)
+        tensors, header = load_tensors(local_copy(self._filepath))
         return (tensors, header) if self._with_metadata else tensors
 
     def save(self, data: dict[str, Tensor] | tuple[dict[str, Tensor], dict[str, Any]]) -> None:
@@ -95,7 +101,7 @@ class SafetensorsDataset(AbstractDataset[Any, Any]):
 
     def preview(self) -> TablePreview:
         """Names, shapes and dtypes, for Kedro-Viz."""
-        return preview_tensors(self._filepath)
+        return preview_tensors(local_copy(self._filepath))
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

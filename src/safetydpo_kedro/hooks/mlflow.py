@@ -24,7 +24,8 @@ from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 from pydantic import BaseModel
 
 from safetydpo_kedro.datasets import LoraAdapterDataset
-from safetydpo_kedro.datasets.freshness import local_path
+from safetydpo_kedro.datasets.freshness import artifact_path
+from safetydpo_kedro.storage import Location, local_copy
 from safetydpo_kedro.tracking import MetricBuffer
 from safetydpo_kedro.trust import has_login, without_secrets
 
@@ -95,17 +96,17 @@ class RecordingHooks(MlflowHook):
             return
         dataset = self._catalog.get(dataset_name)
         if path := kept_file(dataset):
-            mlflow.log_artifact(str(path), folder_below_data(path), run_id=self.run_id)
+            mlflow.log_artifact(str(local_copy(path)), folder_below_data(path), run_id=self.run_id)
         if dataset_name in TABLES:
             buffer = MetricBuffer(self.run_id)
             buffer.add(0, TABLES[dataset_name](data))
 
 
-def kept_file(dataset: AbstractDataset | None) -> Path | None:
+def kept_file(dataset: AbstractDataset | None) -> Location | None:
     """File of a dataset that goes into MLflow: an adapter or a report; None for all others."""
     metadata = getattr(dataset, "metadata", None) or {}
     is_report = metadata.get("kedro-viz", {}).get("layer") == REPORTS
-    path = local_path(dataset)
+    path = artifact_path(dataset)
     kept = path and path.is_file() and (is_report or isinstance(dataset, LoraAdapterDataset))
     return path if kept else None
 

@@ -8,6 +8,8 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
+from safetydpo_kedro.storage import Location
+
 # A log file has no width; that many columns hold the tables.
 LOG_WIDTH = 160
 COLUMNS = ("ip", "fid", "clip_score", "concept_accuracy")
@@ -55,16 +57,17 @@ class SummaryHooks:
 
 def next_steps(outputs: set[str], catalog: CatalogProtocol) -> list[str]:
     """Files that a run has made, each with what it holds, and how to see them all."""
-    from safetydpo_kedro.datasets.freshness import local_path
+    from safetydpo_kedro.datasets.freshness import artifact_path
 
-    paths = {name: local_path(catalog.get(name)) for name in NEXT if name in outputs}
+    paths = {name: artifact_path(catalog.get(name)) for name in NEXT if name in outputs}
     shown = {name: str(_short(path)) for name, path in paths.items() if path}
     width = max(map(len, shown.values()), default=0)
     steps = [f"{path:<{width}}  {NEXT[name]}" for name, path in shown.items()]
     return [*steps, f"{'make viz':<{width}}  the pipelines and their results in a browser"]
 
 
-def _short(path: Path) -> Path:
+def _short(path: Location) -> Location:
     """Relative to the working directory, if it lies below it."""
     here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+    below = isinstance(path, Path) and path.is_relative_to(here)
+    return path.relative_to(here) if below else path

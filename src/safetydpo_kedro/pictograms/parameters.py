@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from safetydpo_kedro.parameters import SamplingParameters, Strict
+from safetydpo_kedro.storage import LocalPath
 
 
 class OptimizationParameters(Strict):
@@ -95,7 +95,7 @@ class CheckParameters(Strict):
 class PretrainingParameters(Strict):
     """Everything that ``pictogram_pretraining`` needs."""
 
-    checkpoint_directory: Path = Field(description="where a training that is cut off goes on")
+    checkpoint_directory: LocalPath = Field(description="where a training that is cut off goes on")
     tokenizer: TokenizerParameters
     clip: ClipParameters
     judge_clip: ClipParameters
