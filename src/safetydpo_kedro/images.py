@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
+
+# 8192 x 8192: no model here draws larger ones, and a small file may claim to be far larger.
+MAX_PIXELS = 2**26
 
 
 class StoredImage(Mapping[str, Any]):
@@ -71,9 +74,16 @@ class ImageFile(Mapping[str, Any]):
 @lru_cache(maxsize=4)
 def _image_column(file: Path, column: str, modified: int) -> Any:
     """One column of one file, as of a modification time."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.read_table(file, columns=[column]).column(0)
+    try:
+        return pq.read_table(file, columns=[column]).column(0)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(
+            f"column '{column}' of {file} cannot be read ({error}): the file is damaged; remove it "
+            f"and run the node that makes it"
+        ) from error
 
 
 def encode_images(images: np.ndarray, names: Iterable[str]) -> list[dict[str, Any]]:
@@ -89,22 +99,63 @@ def encode_images(images: np.ndarray, names: Iterable[str]) -> list[dict[str, An
 def decode_images(encoded: Iterable[Mapping[str, Any]]) -> np.ndarray:
     """Structs of equally large images → uint8 ``[N, H, W, 3]``.
 
+    Images stand as their EXIF data says, as in every viewer. Of an animation the first frame is
+    taken, of 16 bits the upper eight.
+
     Raises:
-        ValueError: an image cannot be read, or sizes differ; the message names the image.
+        ValueError: an image cannot be read or has more than ``MAX_PIXELS``, or sizes differ; the
+            message names the image.
     """
     images: list[np.ndarray] = []
     for item in encoded:
-        try:
-            with Image.open(io.BytesIO(item["bytes"])) as image:
-                images.append(np.asarray(image.convert("RGB")))
-        except (OSError, Image.DecompressionBombError) as error:
-            raise ValueError(f"image '{item['path']}' cannot be read: {error}") from error
+        images.append(_decoded(item))
         if images[-1].shape != images[0].shape:
             raise ValueError(
                 f"image '{item['path']}' is {images[-1].shape[:2]}, the others are "
                 f"{images[0].shape[:2]}: images of one set must be equally large"
             )
     return np.stack(images)
+
+
+def _decoded(item: Mapping[str, Any]) -> np.ndarray:
+    content = item["bytes"]
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            _check_size(image)
+            return np.asarray(_rgb(ImageOps.exif_transpose(image)))
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        raise ValueError(
+            f"image '{item['path']}' cannot be read: {error or type(error).__name__}; replace it "
+            f"or take it out"
+        ) from error
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("its pixels are real numbers, and nobody knows which one is white")
+    if image.mode.startswith("I"):  # Pillow would clip them, not scale them
+        image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def is_image(content: bytes) -> bool:
+    """Whether encoded bytes begin like an image of a size that is read; the rest is not looked at.
+
+    Example:
+        >>> is_image(b"GIF89a and no more")
+        False
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            _check_size(image)
+            return True
+    except Exception:  # as in _decoded
+        return False
 
 
 def decode_batches(

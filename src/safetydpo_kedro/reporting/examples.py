@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,21 +91,21 @@ def example_table(
     parts = []
     for _, drawn in rows_by_variant(images):
         some = drawn.iloc[rows]
-        thumbnails = [_thumbnail(image["bytes"]) for image in some["image"]]
+        thumbnails = [_thumbnail(image) for image in some["image"]]
         parts.append(some[KEY].assign(image=thumbnails))
     return pd.concat(parts).merge(scores, on=KEY)
 
 
-def _thumbnail(encoded: bytes) -> bytes:
+def _thumbnail(encoded: Mapping[str, Any]) -> bytes:
     """An image no larger than a page needs."""
-    with Image.open(io.BytesIO(encoded)) as image:
-        if max(image.size) <= THUMBNAIL_PIXELS:
-            return encoded
-        small = image.convert("RGB")
-        small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-        buffer = io.BytesIO()
-        small.save(buffer, format="JPEG", quality=85)
-        return buffer.getvalue()
+    (pixels,) = decode_images([encoded])
+    if max(pixels.shape[:2]) <= THUMBNAIL_PIXELS:
+        return encoded["bytes"]
+    small = Image.fromarray(pixels)
+    small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=85)
+    return buffer.getvalue()
 
 
 def images_by_variant(

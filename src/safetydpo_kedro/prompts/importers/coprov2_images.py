@@ -8,7 +8,6 @@ are found through the captions in the pairs of the CSV file.
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from safetydpo_kedro.images import is_image
 from safetydpo_kedro.prompts.importers.schema import Intake, SourceRow
 from safetydpo_kedro.prompts.writer import PAIR_COLUMNS
 
@@ -117,7 +117,7 @@ def _rows(path: Path, intake: Intake) -> Iterator[tuple[SourceRow, Place, tuple[
         images = [_encoded(entry[name]) for name in COLUMNS[:2]]
         if entry["label_0"] not in (0, 1):
             intake.reject(row, "label_0", "bad_label")
-        elif not all(map(_is_image, images)):
+        elif not all(map(is_image, images)):
             intake.reject(row, None, "bad_image")
         else:
             winner = 0 if entry["label_0"] == 1 else 1
@@ -169,13 +169,3 @@ def _encoded(image: Any) -> bytes:
     """Bytes of an image, which stand alone or in a struct."""
     content = image.get("bytes") if isinstance(image, dict) else image
     return content if isinstance(content, bytes) else b""
-
-
-def _is_image(content: bytes) -> bool:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(content)):
-            return True
-    except (UnidentifiedImageError, OSError):
-        return False
