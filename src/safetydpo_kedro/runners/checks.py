@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
+
+from safetydpo_kedro.datasets.freshness import manifest_path
+from safetydpo_kedro.storage import is_local
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 GPU_TAG, GPU_RESOURCE = "gpu", "GPU"
 
@@ -28,6 +36,28 @@ def refuse_in_memory(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
             f"{len(in_memory)} outputs are kept in memory, where other workers cannot see them: "
             f"{', '.join(in_memory)}. Give each an entry with a path in the catalog, or run this "
             f"pipeline with --runner SequentialRunner"
+        )
+
+
+def refuse_other_disks(client: Client, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    """Refuse workers that do not see the folder of an artifact which lies on a disk.
+
+    Raises:
+        RuntimeError: some do not.
+    """
+    manifests = (manifest_path(catalog.get(name)) for name in sorted(pipeline.all_outputs()))
+    local = next((path for path in manifests if path is not None and is_local(path)), None)
+    if local is None:
+        return
+    local.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(prefix=".workers-see-this.", dir=local.parent) as token:
+        seen = client.run(os.path.exists, token.name)
+    blind = sorted(worker for worker, sees in seen.items() if not sees)
+    if blind:
+        raise RuntimeError(
+            f"{len(blind)} workers do not see {local.parent} as this process does, among them "
+            f"{blind[0]}: mount the project's folder there, at the same path, or put artifacts on "
+            f"object storage"
         )
 
 

@@ -13,7 +13,7 @@ from kedro.pipeline import Pipeline
 from kedro.runner import AbstractRunner
 from pluggy import PluginManager
 
-from safetydpo_kedro.runners.checks import refuse_in_memory
+from safetydpo_kedro.runners.checks import refuse_in_memory, refuse_other_disks
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -94,6 +94,7 @@ class DaskRunner(AbstractRunner):
         if not pipeline.nodes:
             return
         with self._connected() as client:
+            refuse_other_disks(client, pipeline, catalog)
             plugins = hook_manager.get_plugins() if hook_manager else ()
             hooks = [plugin for plugin in plugins if getattr(plugin, "on_workers", False)]
             self._executor = NodeExecutor(client, pipeline, hooks)
