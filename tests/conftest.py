@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from .s3_server import s3, s3_settings  # noqa: F401
 from .small_run import finished_run  # noqa: F401  (a fixture of all tests)
 
 torch.set_num_threads(1)

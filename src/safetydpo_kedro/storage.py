@@ -92,11 +92,6 @@ def location(
     return UPath(path, **{"use_listings_cache": False, **options, **(credentials or {})})
 
 
-def is_local(path: Location) -> bool:
-    """Whether a place is on the local disk."""
-    return isinstance(path, Path)
-
-
 def state_of(path: Location) -> State | None:
     """State of a file, ``None`` if there is none."""
     if isinstance(path, Path):
@@ -206,12 +201,21 @@ def staging_folder(path: Location) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory()
 
 
-def check_access(path: Location) -> None:
-    """Ask for a file, so that storage out of reach is noticed before hours of work.
+def check_access(paths: Iterable[Location | None]) -> None:
+    """Ask each remote storage for a file, so that one out of reach is noticed before the work.
+
+    Args:
+        paths: of files that may be there; one of each bucket is asked for.
 
     Raises:
-        ValueError: the storage does not answer, or refuses.
+        ValueError: the storage does not answer, or refuses, or there is no such bucket.
     """
+    remote = [path for path in paths if path is not None and not isinstance(path, Path)]
+    for path in {(path.protocol, path.parts[:1]): path for path in remote}.values():
+        _check_access(path)
+
+
+def _check_access(path: UPath) -> None:
     try:
         read_text(path)
     except FileNotFoundError as error:

@@ -95,6 +95,17 @@ def track(dataset: AbstractDataset | None, provenance: Provenance) -> None:
         dataset.save, dataset._exists = tracker.save, tracker.exists
 
 
+def make_picklable(dataset: AbstractDataset | None) -> None:
+    """Let workers in other processes have a data set of Kedro's on remote storage.
+
+    It keeps two methods of its file system to look for versions, and those of S3 cannot be
+    pickled. One without versions never calls them.
+    """
+    path = artifact_path(dataset)
+    if path is not None and not isinstance(path, Path) and hasattr(dataset, "_glob_function"):
+        dataset._glob_function = dataset._exists_function = None
+
+
 def artifact_path(dataset: AbstractDataset | None) -> Location | None:
     """File or directory of a data set, ``None`` if it has none, or one on a web server."""
     path = getattr(dataset, "_filepath", None)

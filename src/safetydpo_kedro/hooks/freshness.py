@@ -23,10 +23,23 @@ class FreshnessHooks:
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
     ) -> None:
-        """State what every artifact should be made from; say what an incremental run will do."""
-        from safetydpo_kedro.datasets.freshness import expected_provenances, track
-        from safetydpo_kedro.datasets.run_plan import make_run_plan
+        """State what every artifact should be made from; say what an incremental run will do.
 
+        Raises:
+            ValueError: artifacts should lie on storage that cannot be reached.
+        """
+        from safetydpo_kedro.datasets.freshness import (
+            expected_provenances,
+            make_picklable,
+            manifest_path,
+            track,
+        )
+        from safetydpo_kedro.datasets.run_plan import make_run_plan
+        from safetydpo_kedro.storage import check_access
+
+        check_access(manifest_path(catalog.get(name)) for name in pipeline.all_outputs())
+        for name in pipeline.datasets():
+            make_picklable(catalog.get(name))
         expected = expected_provenances(pipeline, catalog)
         for node in pipeline.nodes:
             for name in node.outputs:
