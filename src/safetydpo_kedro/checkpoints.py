@@ -30,6 +30,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from safetydpo_kedro.artifacts import Manifest, Provenance, file_digest, fingerprint, plain
 from safetydpo_kedro.changes import list_changes
 from safetydpo_kedro.packing import pack, unpack
+from safetydpo_kedro.write_errors import explained
 
 log = logging.getLogger(__name__)
 
@@ -113,19 +114,21 @@ class Checkpoints:
             Folder of the checkpoint.
 
         Raises:
-            OSError: it could not be written; the earlier checkpoints are as they were.
+            CannotWriteError: the disk is full, or must not be written to; the earlier checkpoints
+                are as they were.
         """
         self._remove_leftovers()
         path = self.folder / f"step-{step:06d}"
         staging = path.with_name(f".{path.name}")
-        staging.mkdir(parents=True)
         try:
-            self._write(staging, step, modules, optimizer, schedule, state)
-            for later in self._paths():
-                if _step(later) >= step:
-                    self._remove(later)
-            os.replace(staging, path)
-            _sync(self.folder)
+            with explained(path):
+                staging.mkdir(parents=True)
+                self._write(staging, step, modules, optimizer, schedule, state)
+                for later in self._paths():
+                    if _step(later) >= step:
+                        self._remove(later)
+                os.replace(staging, path)
+                _sync(self.folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         for old in self._paths()[: -self.keep]:

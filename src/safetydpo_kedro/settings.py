@@ -5,6 +5,7 @@ from __future__ import annotations
 from safetydpo_kedro.config_loader import ExpertConfigLoader, package_file
 from safetydpo_kedro.hooks import (
     FreshnessHooks,
+    LockHooks,
     ParameterHooks,
     ProgressHooks,
     SummaryHooks,
@@ -54,6 +55,7 @@ ABLATION_SWEEPS = (
 
 HOOKS = (
     ParameterHooks(),
+    LockHooks(),
     FreshnessHooks(),
     ThreadHooks(),
     ProgressHooks(),

@@ -16,10 +16,8 @@ from safetydpo_kedro.metrics.fid import frechet_distance
 from safetydpo_kedro.metrics.inception import InceptionNetwork, convert_inception
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Random weights of the network, as torch-fidelity ships the real ones."""
-    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+def random_weights() -> dict[str, torch.Tensor]:
+    """Random weights of the network, under the names of torch-fidelity's real ones."""
     blank = FeatureExtractorInceptionV3.__new__(FeatureExtractorInceptionV3)
     saved = {}
 
@@ -32,8 +30,14 @@ def weights(tmp_path_factory):
         torch.manual_seed(0)
         blank.__init__("blank", ["2048"], "nowhere")
     # As they are, features would vanish over fifty layers.
-    tensors = {n: t * 2.5 if n.endswith("conv.weight") else t for n, t in saved.items()}
-    torch.save(tensors, path)
+    return {n: t * 2.5 if n.endswith("conv.weight") else t for n, t in saved.items()}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """The file of weights, as torch-fidelity ships it."""
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    torch.save(random_weights(), path)
     return path
 
 

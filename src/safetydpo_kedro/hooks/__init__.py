@@ -4,6 +4,7 @@ Every command imports them, and only runs use them: what they need they import w
 """
 
 from safetydpo_kedro.hooks.freshness import FreshnessHooks
+from safetydpo_kedro.hooks.locks import LockHooks
 from safetydpo_kedro.hooks.parameters import ParameterHooks
 from safetydpo_kedro.hooks.progress import ProgressHooks
 from safetydpo_kedro.hooks.summary import SummaryHooks
@@ -12,6 +13,7 @@ from safetydpo_kedro.hooks.tracking import TrackingHooks
 
 __all__ = [
     "FreshnessHooks",
+    "LockHooks",
     "ParameterHooks",
     "ProgressHooks",
     "SummaryHooks",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import reduce
 
 import torch
@@ -13,6 +14,7 @@ from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
 from safetydpo_kedro.checkpoints import Checkpoints
+from safetydpo_kedro.memory import is_out_of_memory
 from safetydpo_kedro.preference.history import History
 from safetydpo_kedro.preference.objective import LOSS_METRICS, Objective, Part
 from safetydpo_kedro.preference.optimizers import make_optimizer
@@ -95,10 +97,11 @@ class Loop:
         for step in range(done, steps):
             if stopped:
                 break
-            metrics = self.step(step)
-            if self._is_due(step + 1):
-                metrics |= self._look(step + 1)
-                stopped = self.processes.agree(self.best.exhausted)
+            with self._explained(step):
+                metrics = self.step(step)
+                if self._is_due(step + 1):
+                    metrics |= self._look(step + 1)
+                    stopped = self.processes.agree(self.best.exhausted)
             self.history.add(metrics)
             if main:
                 self.on_step(step + 1, metrics)
@@ -189,6 +192,29 @@ class Loop:
                 "images": {str(step): images for step, images in self.images.items()},
             },
         )
+
+    @contextmanager
+    def _explained(self, step: int) -> Iterator[None]:
+        """Say what to do if memory runs out in a step.
+
+        Raises:
+            MemoryError: it has run out.
+        """
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            p, last = self.parameters, self.checkpoints.latest
+            pairs = p.micro_batch_size or p.batch_size // self.processes.count
+            advice = f"lower micro_batch_size (pairs per forward, now {pairs})" if pairs > 1 else ""
+            more = "" if p.gradient_checkpointing else "set gradient_checkpointing to true"
+            ways = ", ".join(filter(None, [advice, more, "free memory"]))
+            raise MemoryError(
+                f"{self.name}: out of memory on {self.weights[0].device} in step {step + 1} of "
+                f"{p.steps}: {ways}; then run the same command again. It goes on from "
+                f"{last or 'the start: there is no checkpoint yet'}"
+            ) from error
 
     def _explain(self, step: int, parts: Sequence[Part], metrics: Mapping[str, float]) -> str:
         ids = self.objective.data.pairs.ids[torch.cat([part.rows.pairs for part in parts])]

@@ -79,7 +79,10 @@ class TrainingRun:
         foundation = adapter_state_dict(self.foundation) if self.foundation else {}
         identity = {
             "expert": self.name,
-            "expert_training": p,
+            # What memory there is decides these two. They change rounding, and nothing else.
+            "expert_training": p.model_dump(
+                mode="json", exclude={"micro_batch_size", "gradient_checkpointing"}
+            ),
             "noise": self.noise,
             "base model": tensors_digest(model.unet.state_dict()),
             "training pairs": tensors_digest(data.pairs.to_tensors()),

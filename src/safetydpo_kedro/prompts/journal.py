@@ -12,6 +12,7 @@ from typing import BinaryIO
 from safetydpo_kedro.progress import progress_bar
 from safetydpo_kedro.prompts.chat import ChatError, ChatModel, ChatReply, ChatRequest
 from safetydpo_kedro.prompts.withhold import withhold
+from safetydpo_kedro.write_errors import explained
 
 logger = logging.getLogger(__name__)
 
@@ -86,12 +87,15 @@ class ReplyJournal:
         """Write one line to the disk; text and finish reason as they are written."""
         text = withhold(reply.text, reply.request.category, reply.request.about)
         record = {"key": key, "text": text, "finish_reason": reply.finish_reason}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab+") as file:
+        with explained(self.path), self._opened() as file:
             file.write((_line_break(file) + json.dumps(record) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
         return text, reply.finish_reason
+
+    def _opened(self) -> BinaryIO:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self.path.open("ab+")
 
 
 def _line_break(file: BinaryIO) -> str:

@@ -1,0 +1,97 @@
+"""Runs that are killed again and again end as if nothing had happened."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .projects import NEEDS, bring_inputs, contents, difference, make_project
+from .runs import Run, run
+
+HIDDEN = (".lock", ".gitkeep")
+
+
+class Stages:
+    """Projects after one pipeline each has run undisturbed; made when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seconds: dict[str, float] = {}
+
+    def before(self, pipeline: str, name: str) -> Path:
+        """A new project in which the pipeline can run."""
+        project = self.folder / name
+        shutil.rmtree(project, ignore_errors=True)
+        needed = NEEDS[pipeline]
+        if needed:
+            shutil.copytree(self.after(needed[-1]), project, symlinks=True)
+        else:
+            make_project(project)
+        bring_inputs(project, pipeline)
+        return project
+
+    def after(self, pipeline: str) -> Path:
+        """A project in which it has run, not to be changed."""
+        project = self.folder / f"after_{pipeline}"
+        if pipeline not in self.seconds:
+            self.before(pipeline, project.name)
+            started = time.monotonic()
+            run(project, "run", "--pipelines", pipeline)
+            self.seconds[pipeline] = time.monotonic() - started
+        return project
+
+
+@pytest.fixture(scope="session")
+def stages(tmp_path_factory) -> Stages:
+    return Stages(tmp_path_factory.mktemp("stages"))
+
+
+def is_writing(project: Path) -> Callable[[], bool]:
+    """Whether a temporary file is there, as long as somebody writes an artifact."""
+    data = project / "data"
+
+    def look() -> bool:
+        return any(not path.name.endswith(HIDDEN) for path in data.rglob(".*"))
+
+    return look
+
+
+def kill_and_finish(stages: Stages, pipeline: str, kills: int, seed: int) -> list[str]:
+    """Kill runs of a pipeline one after another, every other one while it writes; finish it.
+
+    Returns:
+        What is other than in an undisturbed run.
+    """
+    chance = random.Random(f"{pipeline} {seed}")
+    undisturbed = stages.after(pipeline)
+    expected = contents(undisturbed / "data")
+    project = stages.before(pipeline, "killed")
+    command = ["run", "--pipelines", pipeline, "--only-missing-outputs"]
+    done = 0
+    while done < kills:
+        moment = stages.seconds[pipeline] * (done + chance.random()) / kills
+        when = is_writing(project) if done % 2 else lambda: True
+        if Run(project, *command).kill_at(moment, when):
+            done += 1
+        else:  # it came to its end
+            project = stages.before(pipeline, "killed")
+    run(project, *command)
+    assert "Everything is fresh" in run(project, *command)
+    return difference(contents(project / "data"), expected)
+
+
+def test_an_import_that_is_killed_ends_like_one_that_is_not(stages):
+    assert kill_and_finish(stages, "prompt_import", kills=3, seed=0) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pipeline", NEEDS)
+def test_a_pipeline_that_is_killed_ends_like_one_that_is_not(stages, pipeline, pytestconfig):
+    kills = pytestconfig.getoption("--kills", default=4)
+    seed = pytestconfig.getoption("--kill-seed", default=0)
+    assert kill_and_finish(stages, pipeline, kills, seed) == []
