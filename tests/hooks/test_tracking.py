@@ -6,6 +6,7 @@ import math
 import shutil
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from pydantic import BaseModel
 
 from safetydpo_kedro import pipeline_registry, tracking
 from safetydpo_kedro.reporting.key_figures import key_figures
+from safetydpo_kedro.runners import DaskRunner
 
 from ..small_project import ALL, Project, note
 from ..small_project import register_pipelines as small_pipelines
@@ -159,6 +161,17 @@ def test_curves_have_all_their_steps(project, client, runner):
     run = last_run(client)
     assert curve(client, run, "hate/loss") == {i: 1 / (1 + i) for i in range(STEPS)}
     assert curve(client, run, "hate/norm") == {i: i for i in range(STEPS) if i != 3}
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_record_in_the_run_that_was_started(project, client):
+    project.run("training", "evaluation", runner=partial(DaskRunner, workers=1), mlflow=True)
+    run = last_run(client)
+    assert run.info.status == "FINISHED"
+    assert curve(client, run, "hate/loss") == {i: 1 / (1 + i) for i in range(STEPS)}
+    assert run.data.params["hate.training.steps"] == str(STEPS)
+    assert run.data.metrics["unsafe/ip/hate"] == 0.2
+    assert artifacts(client, run) == {"08_reporting"}
 
 
 def test_curves_of_a_training_that_fails_are_kept(project, client):

@@ -20,6 +20,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import AbstractDataset, CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
+from kedro_mlflow.config.kedro_mlflow_config import KedroMlflowConfig
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 from pydantic import BaseModel
 
@@ -32,8 +33,6 @@ from safetydpo_kedro.trust import has_login, without_secrets
 logger = logging.getLogger(__name__)
 
 REPORTS = "08_reporting"
-# Attributes of MlflowHook that say how parameters are recorded.
-RECORDING_OPTIONS = ("flatten", "recursive", "sep", "long_parameters_strategy")
 
 
 class RecordingHooks(MlflowHook):
@@ -48,13 +47,18 @@ class RecordingHooks(MlflowHook):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker needs to record in the run that has been started here."""
-        kept = ("_is_mlflow_enabled", *RECORDING_OPTIONS, "run_id")
-        return {"uri": mlflow.get_tracking_uri(), **{name: getattr(self, name) for name in kept}}
+        plain = {name: v for name, v in vars(self).items() if isinstance(v, str | bool | None)}
+        return {
+            "uri": mlflow.get_tracking_uri(),
+            "tracking": self.mlflow_config.tracking.model_dump(),
+            "attributes": plain,  # the run, and how parameters are recorded
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Connect to the store of the run."""
-        mlflow.set_tracking_uri(state.pop("uri"))
-        self.__dict__.update(state)
+        mlflow.set_tracking_uri(state["uri"])
+        self.mlflow_config = KedroMlflowConfig.model_validate({"tracking": state["tracking"]})
+        self.__dict__.update(state["attributes"])
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
