@@ -233,15 +233,26 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Location) -> Manifest | None:
-        """Read a manifest; ``None`` if there is none, or none that can be read."""
+        """Read a manifest; ``None`` if there is none, or none that can be read.
+
+        One that names a file outside of its folder, which might be removed with the artifact,
+        cannot be read either.
+        """
         try:
             content = json.loads(read_text(path))
-            provenance = Provenance(
-                content["fingerprint"], content["node"], content["parameters"], content["inputs"]
-            )
-            return cls(provenance, content["files"], content["versions"])
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            texts = (content["fingerprint"], content["node"])
+            mappings = (content["parameters"], content["inputs"], content["versions"])
+            files = content["files"]
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        is_sound = (
+            all(isinstance(text, str) for text in texts)
+            and all(isinstance(mapping, dict) for mapping in (*mappings, files))
+            and all(_is_record(name, record) for name, record in files.items())
+        )
+        return cls(Provenance(*texts, *mappings[:2]), files, mappings[2]) if is_sound else None
 
     def write(self, path: Location) -> None:
         """Write the manifest atomically."""
@@ -256,6 +267,15 @@ class Manifest:
         text = json.dumps(content, indent=2, ensure_ascii=False, default=plain)
         with write_atomically(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _is_record(name: str, record: Any) -> bool:
+    """Whether an entry of a manifest is a file below its folder, with size and hash."""
+    is_inside = not name.startswith("/") and not {"", ".", ".."} & set(name.split("/"))
+    if not is_inside or not name.isprintable() or not isinstance(record, dict):
+        return False
+    has_hash = isinstance(record.get("sha256"), str) and type(record.get("bytes")) is int
+    return has_hash and isinstance(record.get("identity", ""), str)
 
 
 def intact_files(manifest_path: Location) -> tuple[list[str], list[str]]:

@@ -168,21 +168,20 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         """Files of all shards, in order.
 
         Raises:
-            DatasetError: the folder is missing or incomplete.
+            DatasetError: the folder is missing, or a shard of it is, or was damaged since.
         """
         manifest = Manifest.read(self.manifest_path)
         if manifest is None:
             state = "incomplete" if (self._path / IN_PROGRESS).is_file() else "not there"
             raise DatasetError(f"{self._path} is {state}: run the node that makes it")
-        paths = [self._path / name for name in manifest.files]
-        present = self._present()
-        missing = [path.name for path in paths if path not in present]
-        if missing:
+        broken = intact_files(self.manifest_path)[1]
+        if broken:
             raise DatasetError(
-                f"{self._path} lacks {len(missing)} of its {len(paths)} shards, the first is "
-                f"'{missing[0]}': run the node that makes it"
+                f"{self._path} lacks {len(broken)} of its {len(manifest.files)} shards, or they "
+                f"are not as they were written, the first is '{broken[0]}': run the node that "
+                f"makes it, which makes these again"
             )
-        return paths
+        return [self._path / name for name in manifest.files]
 
     def save(self, data: ShardPlan[Shard]) -> None:
         """Compute and write the shards of a plan that are not there yet.
@@ -262,7 +261,8 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
         if present and recorded is None:
             raise DatasetError(
                 f"{self._path} holds {len(present)} {self.suffix} files that were not written "
-                f"as shards; move them away, or name another folder in the catalog"
+                f"as shards, or whose {MANIFEST} is damaged; move them away, or name another "
+                f"folder in the catalog"
             )
         known = {name: identity for name, identity in (recorded or {}).items() if identity}
         same = {name for name, identity in identities.items() if known.get(name) == identity}
@@ -300,14 +300,16 @@ class ShardedDataset(AbstractDataset[ShardPlan[Shard], Shard], Generic[Shard]):
             whole = manifest.provenance.fingerprint
             listed = {n: record.get("identity", whole) for n, record in manifest.files.items()}
             return {**self._book(KEPT), **listed}
-        return self._book(IN_PROGRESS).get("shards")
+        shards = self._book(IN_PROGRESS).get("shards")
+        return shards if isinstance(shards, dict) else None
 
     def _book(self, name: str) -> dict[str, Any]:
         """Content of one of the files that keep the books; empty if it is not there, or broken."""
         try:
-            return json.loads(read_text(self._path / name))
-        except (FileNotFoundError, json.JSONDecodeError):
+            content = json.loads(read_text(self._path / name))
+        except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
             return {}
+        return content if isinstance(content, dict) else {}
 
     def _present(self) -> set[Location]:
         """Shard files that are there."""

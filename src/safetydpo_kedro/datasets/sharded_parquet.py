@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kedro.io import DatasetError
+
 from safetydpo_kedro.datasets.previews import (
     ImagePreview,
     TablePreview,
@@ -75,12 +77,23 @@ class ShardedParquetDataset(ShardedDataset["pd.DataFrame"]):
         return pd.concat([self._read_shard(path) for path in paths], ignore_index=True)
 
     def _read_shard(self, path: Location) -> pd.DataFrame:
+        import pyarrow as pa
+
+        file = local_copy(path)
+        try:
+            return self._table(file)
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            raise DatasetError(
+                f"shard {path} cannot be read ({error}): remove it and run the node that makes "
+                f"it, which makes this one again"
+            ) from error
+
+    def _table(self, file: Path) -> pd.DataFrame:
         import pandas as pd
         import pyarrow.parquet as pq
 
         from safetydpo_kedro.images import StoredImage
 
-        file = local_copy(path)
         names = pq.read_schema(file).names
         table = pd.read_parquet(file, columns=[n for n in names if n not in self._image_columns])
         rows = range(pq.read_metadata(file).num_rows)

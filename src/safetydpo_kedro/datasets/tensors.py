@@ -44,12 +44,22 @@ def save_tensors(
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read tensors (memory-mapped) and metadata of a file written by :func:`save_tensors`."""
-    from safetensors import safe_open
+    """Read tensors (memory-mapped) and metadata of a file written by :func:`save_tensors`.
 
-    with safe_open(path, framework="pt") as file:
-        metadata = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
-        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    Raises:
+        ValueError: it is no such file, or a damaged one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is no safetensors file, or a damaged one ({error}): remove it and run the "
+            f"node that makes it"
+        ) from error
 
 
 class SafetensorsDataset(AbstractDataset[Any, Any]):
