@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kedro.framework.project import configure_project
 
+from ..small_project import Project, register_pipelines
 from .disks import mount
 
 
@@ -15,6 +17,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
     group.addoption("--kills", type=int, default=4, help="of each pipeline, in the slow tests")
     group.addoption("--kill-seed", type=int, default=0, help="of the moments of killing")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project of four quick nodes."""
+    from safetydpo_kedro import pipeline_registry
+
+    monkeypatch.setattr(pipeline_registry, "register_pipelines", register_pipelines)
+    configure_project("safetydpo_kedro")
+    return Project(tmp_path / "project")
 
 
 @pytest.fixture

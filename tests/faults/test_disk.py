@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from kedro.framework.project import configure_project
 from torch import nn
 
 from safetydpo_kedro.artifacts import staged, write_atomically
@@ -18,19 +17,14 @@ from safetydpo_kedro.checkpoints import Checkpoints
 from safetydpo_kedro.datasets.tensors import save_tensors
 from safetydpo_kedro.write_errors import CannotWriteError
 
-from ..small_project import ALL, Project, register_pipelines
+from ..small_project import ALL, Project
 from .disks import mount
 from .projects import contents
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch, small_disk) -> Project:
+def project(project, small_disk) -> Project:
     """A finished run, with its data on a disk of one megabyte."""
-    from safetydpo_kedro import pipeline_registry
-
-    monkeypatch.setattr(pipeline_registry, "register_pipelines", register_pipelines)
-    configure_project("safetydpo_kedro")
-    project = Project(tmp_path / "project")
     disk = small_disk(size="1m")
     shutil.copytree(project.data, disk, dirs_exist_ok=True)
     shutil.rmtree(project.data)

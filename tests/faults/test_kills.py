@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import time
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from .projects import NEEDS, bring_inputs, contents, difference, make_project
 from .runs import Run, run
 
 HIDDEN = (".lock", ".gitkeep")
+SMALL_KILLS = 12
 
 
 class Stages:
@@ -85,8 +88,28 @@ def kill_and_finish(stages: Stages, pipeline: str, kills: int, seed: int) -> lis
     return difference(contents(project / "data"), expected)
 
 
-def test_an_import_that_is_killed_ends_like_one_that_is_not(stages):
-    assert kill_and_finish(stages, "prompt_import", kills=3, seed=0) == []
+def test_a_small_run_that_is_killed_ends_like_one_that_is_not(project, pytestconfig):
+    project.run()
+    expected = contents(project.data)
+    started = time.monotonic()
+    project.run(only_missing=False)
+    seconds = time.monotonic() - started
+    chance = random.Random(pytestconfig.getoption("--kill-seed", default=0))
+    killed = 0
+    for _ in range(SMALL_KILLS):
+        for path in list(project.data.iterdir()):
+            if path.name != "words.csv" and chance.random() < 0.5:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        process = get_context("fork").Process(target=project.run)
+        process.start()
+        process.join(seconds * chance.random())
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+    assert killed
+    project.run()
+    assert project.run() == []
+    assert difference(contents(project.data), expected) == []
 
 
 @pytest.mark.slow

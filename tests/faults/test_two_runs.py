@@ -15,27 +15,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from kedro.framework.project import configure_project
 from kedro.runner import ParallelRunner
 
 from safetydpo_kedro import locks
 from safetydpo_kedro.locks import Lock, LockedError, lock_file
 
 from .. import small_project
-from ..small_project import ALL, Project, register_pipelines
+from ..small_project import ALL, Project
 from .projects import contents
 
 TIME_LIMIT = 60
 FIRST, SECOND = ALL[:2], ALL[2:]
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch) -> Project:
-    from safetydpo_kedro import pipeline_registry
-
-    monkeypatch.setattr(pipeline_registry, "register_pipelines", register_pipelines)
-    configure_project("safetydpo_kedro")
-    return Project(tmp_path)
 
 
 class OtherRun:
