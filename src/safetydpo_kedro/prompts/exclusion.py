@@ -130,7 +130,8 @@ def _search_inside(terms: Sequence[str], patterns: Sequence[str] = ()) -> re.Pat
 
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 _LETTERS = re.compile(r"\b(?:\w )+\w\b")  # l i k e  t h i s
-_SYMBOLS_IN_WORDS = re.compile(r"[@$!|€+]+(?=\W?\w)")
+# Only from the beginning of a run: thousands of symbols would take minutes otherwise.
+_SYMBOLS_IN_WORDS = re.compile(r"(?<![@$!|€+])[@$!|€+]++(?=\W?\w)")
 _DIGIT_BY_LETTER = re.compile(r"\d(?=[^\W\d])|(?<=[^\W\d])\d")
 _WORDS_WITH_LETTERS = re.compile(r"\b\d*[^\W\d]\w*")
 _MINORS = _search(MINOR_WORDS, MINOR_STEMS, MINOR_SIGNS, AGES)

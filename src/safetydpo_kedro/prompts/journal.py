@@ -76,8 +76,13 @@ class ReplyJournal:
         for line in self.path.read_bytes().splitlines():
             try:
                 record = json.loads(line)
-                replies[record["key"]] = (record["text"], record["finish_reason"])
-            except (ValueError, KeyError, TypeError):
+                key, *reply = (record[name] for name in ("key", "text", "finish_reason"))
+            except (ValueError, KeyError, TypeError, RecursionError):
+                torn += 1
+                continue
+            if all(isinstance(text, str) for text in (key, *reply)):
+                replies[key] = tuple(reply)
+            else:
                 torn += 1
         if torn:
             logger.warning("%s: %d broken lines are ignored", self.path, torn)

@@ -35,7 +35,9 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"```[\w-]*\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
 # In a broken array a quote ends a string only if a comma, a bracket or the next string follows.
-_STRING = re.compile(r'"((?:[^\\]|\\.)*?)"(?=\s*,\s*"|\s*,?\s*(?:[\]}]|\Z)|\s+")', re.DOTALL)
+# Possessive quantifiers, because a line of blanks would take hours otherwise.
+_STRING = re.compile(r'"((?:[^\\]|\\.)*?)"(?=\s*+,\s*+"|\s*+,?+\s*+(?:[\]}]|\Z)|\s++")', re.DOTALL)
+_TRIES = 20  # places where an array may begin; each may be read to the end of the reply in vain
 _WITHHELD_LINE = re.compile(rf"^{re.escape(WITHHELD)}$", re.MULTILINE)
 _BULLET = re.compile(r"^\s*(?:[-*•‣–]|\(?\d{1,3}[.):])\s+")
 _NUMBER = re.compile(r"^\d{1,3}[.)]\s+")
@@ -132,14 +134,14 @@ def _json_array(text: str) -> list[tuple[str, Reason | None]] | None:
     """Items of all JSON arrays that hold strings, ``None`` if there are none."""
     decoder = json.JSONDecoder(strict=False)
     found: list[tuple[str, Reason | None]] = []
-    start = text.find("[")
-    while start >= 0:
+    start, failures = text.find("["), 0
+    while start >= 0 and failures < _TRIES:
         try:
             value, end = decoder.raw_decode(text, start)
         except RecursionError:  # thousands of brackets: nothing that is meant
             break
         except ValueError:
-            end = start + 1
+            end, failures = start + 1, failures + 1
         else:
             items = _unnumbered(list(_texts(value)))
             found += items if any(fault is None for _, fault in items) else []
@@ -182,7 +184,8 @@ def _broken_array(text: str) -> list[tuple[str, Reason | None]] | None:
         return None
     pieces: list[tuple[str, Reason | None]] = []
     end = start.end() - 1
-    for match in _STRING.finditer(text, end):
+    # Where no string ends, none that begins later does: looking on would take hours.
+    while (begin := text.find('"', end)) >= 0 and (match := _STRING.match(text, begin)):
         try:
             pieces.append((_tidy(json.loads(match.group(), strict=False)), None))
         except ValueError:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 from safetydpo_kedro.prompts.exclusion import is_excluded
 
 WITHHELD = "[withheld]"
+MAX_CHARACTERS = 100_000  # of a reply; what a model should say has a few thousand
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -15,7 +17,8 @@ def withhold(reply: str, category: str | None, about: tuple[str, ...] = ()) -> s
     """Replace what the exclusion rule hits by a marker, which the parser counts.
 
     Quoted strings are judged one by one, so that a reply of JSON in one line loses only what is
-    hit; lines that are not JSON are judged as a whole too.
+    hit; lines that are not JSON are judged as a whole too. A reply that is longer than
+    ``MAX_CHARACTERS`` is cut there.
 
     Args:
         reply: of a language model.
@@ -29,7 +32,7 @@ def withhold(reply: str, category: str | None, about: tuple[str, ...] = ()) -> s
     def masked(match: re.Match[str]) -> str:
         return f'"{WITHHELD}"' if hit(_unquoted(match.group())) else match.group()
 
-    lines = _STRING.sub(masked, reply).split("\n")
+    lines = _with_strings(masked, reply[:MAX_CHARACTERS]).split("\n")
     return "\n".join(
         WITHHELD if not _is_json(line) and hit(_plain(line)) else line for line in lines
     )
@@ -45,8 +48,17 @@ def _unquoted(literal: str) -> str:
 
 def _is_json(line: str) -> bool:
     """Whether nothing but punctuation stands between the strings, so that each is a text."""
-    return not _STRING.sub("", line).strip(" \t[]{},:")
+    return not _with_strings(lambda match: "", line).strip(" \t[]{},:")
 
 
 def _plain(line: str) -> str:
-    return _STRING.sub(lambda match: _unquoted(match.group()), line)
+    return _with_strings(lambda match: _unquoted(match.group()), line)
+
+
+def _with_strings(replace: Callable[[re.Match[str]], str], text: str) -> str:
+    """``_STRING.sub``, which would take hours for a string of many quotes that never ends."""
+    pieces, end = [], 0
+    while (begin := text.find('"', end)) >= 0 and (match := _STRING.match(text, begin)):
+        pieces += [text[end:begin], replace(match)]
+        end = match.end()
+    return "".join([*pieces, text[end:]])

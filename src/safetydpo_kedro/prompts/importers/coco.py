@@ -43,7 +43,7 @@ def import_annotations(path: Path, concept: str, seed: int, intake: Intake) -> l
             intake.reject(row, "id" if fault == "bad_number" else "caption", fault)
         elif identity < chosen.get(image, (identity + 1,))[0]:
             chosen[image] = identity, row
-    known = {entry.get("id") for entry in images}
+    known = {entry["id"] for entry in images if isinstance(entry.get("id"), int)}
     prompts = []
     for image, (_, row) in sorted(chosen.items()):
         intake.rows += 1

@@ -48,7 +48,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON in UTF-8: {error}; download it again") from error
 
 
@@ -128,7 +128,8 @@ def _records(lines: list[str]) -> Iterator[tuple[int, list[str] | None]]:
     """
     start = 0
     while start < len(lines):
-        reader = csv.reader(lines[start:], strict=True)
+        rest = (lines[i] for i in range(start, len(lines)))  # a copy for each would take hours
+        reader = csv.reader(rest, strict=True)
         first = start
         try:
             for fields in reader:

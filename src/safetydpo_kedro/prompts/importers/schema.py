@@ -64,7 +64,7 @@ Text = Annotated[str, AfterValidator(_not_blank)]
 Blank = BeforeValidator(_none_if_blank)
 # Seeds are 64-bit integers in tables and in the generators of noise.
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Pixels = Annotated[Annotated[int, Field(gt=0)] | None, Blank]
+Pixels = Annotated[Annotated[int, Field(gt=0, lt=2**16)] | None, Blank]
 
 
 class PairRow(Strict):
