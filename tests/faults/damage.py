@@ -168,9 +168,9 @@ OTHER_KINDS = (
 )
 
 
-def counted(counts: Counter[str]) -> list[tuple[str, Any]]:
-    """Counts as a property of a test."""
-    return [(PROPERTY, dict(counts))]
+def record(books: Tally) -> tuple[str, Any]:
+    """Counts as a property of a test, which workers of a test run hand on."""
+    return PROPERTY, (books.kind, dict(books.counts))
 
 
 def table(reports: list[pytest.TestReport]) -> list[str]:
