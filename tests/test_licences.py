@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/explanation/licences.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = ("gpu", "llm", "mlflow")  # what people install; `dev` is for work on the project
+EXTRAS = ("gpu", "llm", "mlflow", "s3")  # what people install; `dev` is for work on the project
 NOTICES = ("NOTICE", "LICENSE")
 # How minified or borrowed sources keep the licence of their authors.
 FOREIGN = re.compile(r"/\*!|@license|copyright|licensed under", re.IGNORECASE)
