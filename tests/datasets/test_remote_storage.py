@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 
@@ -12,7 +13,7 @@ import torch
 import yaml
 from kedro.framework.project import configure_project
 from kedro.io import DataCatalog
-from kedro.runner import ParallelRunner, SequentialRunner
+from kedro.runner import ParallelRunner, SequentialRunner, ThreadRunner
 
 from safetydpo_kedro.artifacts import (
     Manifest,
@@ -241,7 +242,7 @@ def project(tmp_path, monkeypatch, s3) -> Project:
     return Project(tmp_path)
 
 
-@pytest.mark.parametrize("runner", [SequentialRunner, ParallelRunner])
+@pytest.mark.parametrize("runner", [SequentialRunner, ThreadRunner, ParallelRunner])
 def test_a_second_run_has_nothing_to_do(project, runner):
     assert project.run(runner=runner) == ALL
     assert project.run(runner=runner) == []
@@ -270,10 +271,27 @@ def test_storage_out_of_reach_stops_the_run_before_any_node(project, s3):
     assert project.log.read_text() == ""
 
 
+# They say how fast a training was, so their bytes differ from run to run.
+TIMED = ("_history.parquet", "_history.parquet.manifest.json")
+
+
+def plain(content: bytes) -> bytes | dict:
+    """A manifest without the versions of objects; anything else as it is."""
+    if not content.startswith(b"{"):
+        return content
+    manifest = json.loads(content)
+    if "fingerprint" in manifest:
+        for record in manifest["files"].values():
+            record.pop("version", None)
+    return manifest
+
+
+def table(content: bytes) -> pd.DataFrame:
+    return pd.read_parquet(io.BytesIO(content)).drop(columns="samples_per_second", errors="ignore")
+
+
 @pytest.mark.slow
-def test_a_run_on_storage_makes_the_bytes_of_a_run_on_disk(
-    finished_run, tmp_path, s3, s3_settings, monkeypatch
-):
+def test_a_run_on_storage_makes_the_bytes_of_a_run_on_disk(finished_run, tmp_path, s3):
     pipelines = ("--pipelines", "dataset_generation,expert_training,merging")
     folder = tmp_path / "project"
     make_small_project(folder)
@@ -287,13 +305,11 @@ def test_a_run_on_storage_makes_the_bytes_of_a_run_on_disk(
     fsspec.filesystem("s3").get(f"{BUCKET}/small/", str(made), recursive=True)
     here, there = contents(finished_run / "data"), contents(made)
     assert len(there) > 100
-    for name, content in there.items():
-        if name.endswith("manifest.json"):
-            found, wanted = json.loads(content), json.loads(here[name])
-            for record in found["files"].values():
-                assert record.pop("version")
-            assert found == wanted, name
-        else:
-            assert content == here[name], name
+    differing = {name for name, content in there.items() if plain(content) != plain(here[name])}
+    histories = {name for name in there if name.endswith(TIMED)}
+    assert differing <= histories
+    for name in histories:
+        if name.endswith(".parquet"):
+            pd.testing.assert_frame_equal(table(there[name]), table(here[name]))
     assert SECRET.encode() not in b"".join(there.values())
     assert not [name for name in contents(folder / "data") if not name.startswith("01_raw/")]
