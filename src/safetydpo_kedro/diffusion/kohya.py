@@ -72,19 +72,20 @@ def from_kohya(
         )
     try:
         converted, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(dict(state))
-    except (KeyError, ValueError) as error:
+        factors = convert_unet_state_dict_to_peft(converted)
+        scales = _scales(factors, alphas or {})
+    except Exception as error:  # of whatever kind the key that it stumbles over makes it
         raise ValueError(
             f"{source}: diffusers cannot convert these Kohya keys ({error}); the file must have "
             f"a lora_down, a lora_up and at most an alpha for every layer"
         ) from error
-    factors = convert_unet_state_dict_to_peft(converted)
     pairs = [key for key in state if key.endswith(".lora_down.weight")]
     if len(factors) != 2 * len(pairs):  # two of Kohya's layers came to one name
         raise ValueError(
             f"{source}: diffusers gives these {len(pairs)} layers only {len(factors) // 2} names, "
             f"so some would be lost; save the LoRA under diffusers' keys where it was made"
         )
-    return factors, _scales(factors, alphas or {})
+    return factors, scales
 
 
 def _scales(factors: Mapping[str, Tensor], alphas: Mapping[str, float]) -> dict[str, float]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from peft import LoraConfig
@@ -30,6 +32,10 @@ from safetydpo_kedro.diffusion.lora_keys import (
 )
 
 OWN_METADATA_KEY = "safetydpo_kedro"
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+# Of the expressions that PEFT's patterns may be, those that match in no time: a file may bring any.
+# So no group is repeated, and few characters are.
+PATTERN = re.compile(r"[\w.^$\\|()\[\]-]*(?:(?<!\))\*[\w.^$\\|()\[\]-]*){0,3}")
 TEXT_ENCODER_PREFIXES = ("text_encoder", "lora_te")
 NO_DORA = "is of a DoRA, whose ΔW depends on the weights below it; train it again without DoRA"
 NO_BIAS = "is a bias, which has no factors; train the LoRA again with lora_bias=False"
@@ -76,7 +82,7 @@ def load_adapter(path: Path) -> LoraAdapter:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file holds something else than LoRA factors of a UNet, or its metadata
-            contradicts its factors.
+            contradicts its factors, or a factor is not finite.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no LoRA file at {path}: train or merge it first")
@@ -87,7 +93,10 @@ def load_adapter(path: Path) -> LoraAdapter:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{source} is no safetensors file ({error}); convert it to one") from error
+    if not state:
+        raise ValueError(f"{source} holds no tensors: train or merge the LoRA again")
     _refuse_other_keys(state, source)
+    _refuse_other_values(state, source)
     if any(key.startswith(KOHYA_PREFIX) for key in state):
         state, scales = from_kohya(state, source)
     else:
@@ -96,17 +105,27 @@ def load_adapter(path: Path) -> LoraAdapter:
             state, _header_entry(header, LORA_ADAPTER_METADATA_KEY, source), source
         )
     metadata = _header_entry(header, OWN_METADATA_KEY, source)
-    return adapter_from_state_dict(state, metadata, source, scales)
+    adapter = adapter_from_state_dict(state, metadata, source, scales)
+    for name, layer in adapter.layers.items():
+        largest = float(layer.a.abs().max()) * float(layer.b.abs().max()) * layer.rank
+        if not largest * abs(layer.scale) < torch.finfo(torch.float32).max:
+            raise ValueError(
+                f"{source}: layer '{name}' has factors up to {largest:g} and scale {layer.scale}, "
+                f"so that ΔW is not finite; train the LoRA again"
+            )
+    return adapter
 
 
 def _header_entry(header: Mapping[str, str], key: str, source: str) -> dict[str, Any]:
     """One JSON object of a file's header; empty if the header has none of that name."""
     try:
         entry = json.loads(header.get(key) or "{}")
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{source}: header entry '{key}' is no JSON ({error})") from error
     if not isinstance(entry, dict):
-        raise ValueError(f"{source}: header entry '{key}' must be a JSON object, got {entry!r}")
+        raise ValueError(
+            f"{source}: header entry '{key}' must be a JSON object, got {str(entry)[:80]}"
+        )
     return entry
 
 
@@ -122,6 +141,19 @@ def _refuse_other_keys(state: Mapping[str, Tensor], source: str) -> None:
             f"{source}: {len(text)} keys are of a text encoder ('{text[0]}', …, '{text[-1]}'), and "
             f"only LoRAs of the UNet merge; train the LoRA on the UNet alone"
         )
+
+
+def _refuse_other_values(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors that are empty, not finite, or not of real numbers."""
+    for key, tensor in state.items():
+        is_real = tensor.dtype in DTYPES or key.endswith(".alpha")
+        if not is_real or not tensor.numel():
+            raise ValueError(
+                f"{source}: '{key}' is of {tensor.dtype} and shape {tuple(tensor.shape)}; factors "
+                f"are of float16, bfloat16, float32 or float64, and not empty"
+            )
+        if not tensor.isfinite().all():
+            raise ValueError(f"{source}: '{key}' has NaN or infinite values; train the LoRA again")
 
 
 def _peft_scales(
@@ -145,6 +177,7 @@ def _peft_scales(
     for option, reason in (("use_dora", NO_DORA), ("lora_bias", NO_BIAS)):
         if config[option]:
             raise ValueError(f"{source}: metadata entry 'unet.{option}' {reason}")
+    _check_ranks(config, source)
     scales = {}
     for key, a in state.items():
         if not key.endswith(".lora_A.weight"):
@@ -159,6 +192,33 @@ def _peft_scales(
         alpha = _by_pattern(config["alpha_pattern"], name, config["lora_alpha"])
         scales[name] = alpha / (math.sqrt(rank) if config["use_rslora"] else rank)
     return scales
+
+
+def _check_ranks(config: Mapping[str, Any], source: str) -> None:
+    """Refuse ranks and alphas that are no numbers, and patterns that PEFT would not write."""
+    patterns = {name: config[name] for name in ("rank_pattern", "alpha_pattern")}
+    if not all(isinstance(pattern, dict) for pattern in patterns.values()):
+        raise ValueError(f"{source}: metadata has no objects 'rank_pattern' and 'alpha_pattern'")
+    keys = [key for pattern in patterns.values() for key in pattern]
+    odd = [key for key in keys if not _is_pattern(key)]
+    numbers = [
+        config["r"],
+        config["lora_alpha"],
+        *(v for p in patterns.values() for v in p.values()),
+    ]
+    odd += [str(n) for n in numbers if type(n) not in (int, float) or not 0 < n < math.inf]
+    if odd:
+        raise ValueError(
+            f"{source}: metadata has the rank, alpha or pattern {odd[0][:80]!r}; these are numbers "
+            f"above 0, and names of layers; save the file again with the metadata of this adapter"
+        )
+
+
+def _is_pattern(key: str) -> bool:
+    try:
+        return len(key) <= 300 and bool(PATTERN.fullmatch(key) and re.compile(key))
+    except re.error:
+        return False
 
 
 def _by_pattern(patterns: Mapping[str, float], name: str, default: float) -> float:

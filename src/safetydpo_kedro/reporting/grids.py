@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -28,6 +29,8 @@ _FRAME = (200, 30, 30)
 _LABEL_PIXELS = 130
 _LINE_PIXELS = 15
 _TITLE_PIXELS = 30
+_CAPTION_LINES = 12
+_PLAIN = {"parse_math": False}  # a dollar sign in a prompt begins no formula
 
 
 def blur_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -176,7 +179,10 @@ def _figure(
 ) -> Figure:
     """Paste cells and place texts; one figure pixel per array pixel."""
     height, width = cells[0][0].shape[:2]
-    wrapped = [[textwrap.wrap(text, max(6, width // 7)) for text in row] for row in texts]
+    wrap = partial(
+        textwrap.wrap, width=max(6, width // 7), max_lines=_CAPTION_LINES, placeholder=" …"
+    )
+    wrapped = [[wrap(text) for text in row] for row in texts]
     headers = [_LINE_PIXELS * max(len(lines) for lines in row) for row in wrapped]
     left = _LABEL_PIXELS if labels else 0
     top = _TITLE_PIXELS if title else 0
@@ -193,11 +199,15 @@ def _figure(
             x = left + j * width
             canvas[y : y + height, x : x + width] = cell
             lines = "\n".join(wrapped[i][j])
-            axes.text(x + width / 2, y, lines, ha="center", va="bottom", fontsize=7)
+            axes.text(x + width / 2, y, lines, ha="center", va="bottom", fontsize=7, **_PLAIN)
         if labels:
-            axes.text(left - 8, y + height / 2, labels[i], ha="right", va="center", fontsize=9)
+            axes.text(
+                left - 8, y + height / 2, labels[i], ha="right", va="center", fontsize=9, **_PLAIN
+            )
         y += height
     if title:
-        axes.text(total[1] / 2, _TITLE_PIXELS / 2, title, ha="center", va="center", fontsize=11)
+        axes.text(
+            total[1] / 2, _TITLE_PIXELS / 2, title, ha="center", va="center", fontsize=11, **_PLAIN
+        )
     axes.imshow(canvas, interpolation="nearest", aspect="auto")
     return figure
