@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from multiprocessing import get_context
 
 import pytest
 from distributed import Client, LocalCluster, Worker
@@ -135,6 +136,19 @@ def test_work_that_nobody_wants_any_more_ends(cluster):
         while any(client.run(busy).values()) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not any(client.run(busy).values())
+
+
+def test_workers_may_start_processes_of_their_own(cluster):
+    """As a training with ``num_processes`` does."""
+    with Client(cluster) as client:
+        assert client.submit(status_of_a_process).result() == 0
+
+
+def status_of_a_process() -> int | None:
+    process = get_context("spawn").Process(target=time.sleep, args=(0,))
+    process.start()
+    process.join()
+    return process.exitcode
 
 
 def count_for_long() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
 from safetydpo_kedro.datasets.freshness import manifest_path
-from safetydpo_kedro.storage import is_local
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -46,7 +46,7 @@ def refuse_other_disks(client: Client, pipeline: Pipeline, catalog: CatalogProto
         RuntimeError: some do not.
     """
     manifests = (manifest_path(catalog.get(name)) for name in sorted(pipeline.all_outputs()))
-    local = next((path for path in manifests if path is not None and is_local(path)), None)
+    local = next((path for path in manifests if isinstance(path, Path)), None)
     if local is None:
         return
     local.parent.mkdir(parents=True, exist_ok=True)

@@ -37,8 +37,7 @@ class NodeExecutor(ThreadPoolExecutor):
         self._client = client
         self._hooks = hooks
         self._running: set[Any] = set()
-        # How many nodes may be ready at the same time as a node: those as deep in the graph.
-        self._width = {node.name: len(group) for group in pipeline.grouped_nodes for node in group}
+        self._width = widths(pipeline)
         self._below = longest_paths(pipeline)
 
     def submit(self, task: Task, /, *args: Any, **kwargs: Any) -> Future[Node]:  # type: ignore[override]
@@ -108,6 +107,24 @@ class NodeExecutor(ThreadPoolExecutor):
             self._client.gather(futures)
         finally:
             self._running.difference_update(futures)
+
+
+def widths(pipeline: Pipeline) -> dict[str, int]:
+    """Node → how many nodes may want the same workers at the same time, itself among them.
+
+    These are the nodes as deep in the graph that need the same resources.
+
+    Example:
+        >>> a, b = Node(len, "x", "y", name="a", tags="gpu"), Node(len, "x", "z", name="b")
+        >>> sorted(widths(Pipeline([a, b, Node(len, "x", "w", name="c", tags="gpu")])).items())
+        [('a', 2), ('b', 1), ('c', 2)]
+    """
+    needs = {node.name: resources_of(node.tags) for node in pipeline.nodes}
+    return {
+        node.name: sum(needs[other.name] == needs[node.name] for other in group)
+        for group in pipeline.grouped_nodes
+        for node in group
+    }
 
 
 def longest_paths(pipeline: Pipeline) -> dict[str, int]:
