@@ -74,6 +74,15 @@ def read_templates(content: Mapping[str, Any]) -> PromptTemplates:
     Raises:
         ValueError: a template or a placeholder is missing or unknown.
     """
+    entries = content.items() if isinstance(content, Mapping) else [("the file", [])]
+    for name, entry in entries:
+        texts = entry.values() if isinstance(entry, Mapping) else [entry]
+        # Not shown: a few lines of YAML may stand for billions of items.
+        if any(isinstance(text, list | tuple | set | Mapping) for text in texts):
+            raise ValueError(
+                f"prompt_templates: {str(name)[:80]} must be a text, or have the texts `system` "
+                f"and `user`; see the file that comes with the project"
+            )
     try:
         return PromptTemplates.model_validate(content)
     except ValidationError as error:
