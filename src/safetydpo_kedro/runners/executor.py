@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
@@ -49,7 +49,7 @@ class NodeExecutor(ThreadPoolExecutor):
 
         What is stopped goes on from there in the next run.
         """
-        if self._running:
+        if self._running and self._client.status == "running":
             logger.warning("stopping what other workers do; it goes on there in the next run")
             self._client.cancel(list(self._running), force=True)
         super().shutdown(wait=wait, cancel_futures=True)
@@ -86,7 +86,11 @@ class NodeExecutor(ThreadPoolExecutor):
         return -(-places // self._width[node.name])
 
     def _wait_for(self, task: Task, variants: list[dict[str, AbstractDataset]], part: str) -> None:
-        """Let workers run a node, once with each set of data sets, and wait until all have."""
+        """Let workers run a node, once with each set of data sets, and wait until all have.
+
+        Raises:
+            ConnectionError: the scheduler is gone.
+        """
         futures = [
             self._client.submit(
                 run_node,
@@ -105,6 +109,14 @@ class NodeExecutor(ThreadPoolExecutor):
         self._running.update(futures)
         try:
             self._client.gather(futures)
+        except CancelledError as error:
+            if self._client.status == "running":
+                raise
+            raise ConnectionError(
+                f"the Dask scheduler at {self._client.scheduler.address} is gone, and what its "
+                f"workers did with it: start a cluster again, and give the same command with "
+                f"--only-missing-outputs; finished shards and checkpoints are there"
+            ) from error
         finally:
             self._running.difference_update(futures)
 

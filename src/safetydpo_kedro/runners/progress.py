@@ -69,5 +69,6 @@ def relayed(client: Client) -> Iterator[None]:
     try:
         yield
     finally:
-        client.unforward_logging()
-        client.unsubscribe_topic(TOPIC)
+        if client.status == "running":  # else there is no scheduler any more to be told
+            client.unforward_logging()
+            client.unsubscribe_topic(TOPIC)
