@@ -16,6 +16,10 @@ class Planned(Exception):
 class DryRunner(SequentialRunner):
     """Kedro reads the command, configuration, parameters, catalog and pipeline; nothing runs."""
 
+    def __init__(self, **params: Any) -> None:
+        """Take the parameters of any runner, in whose place it is."""
+        super().__init__()
+
     def run(self, pipeline: Pipeline, catalog: CatalogProtocol, *args: Any, **kwargs: Any) -> dict:
         """Make the data sets that the run would load or save, so that wrong entries show.
 
