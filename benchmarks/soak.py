@@ -65,7 +65,8 @@ def run_once(folder: Path, number: int) -> dict[str, float]:
     """One default run; its seconds, the memory held afterwards in MiB, and the key figures."""
     started = time.perf_counter()
     with KedroSession.create(folder) as session:
-        parameters = session.load_context().params
+        # As they are written: the context would give typed models.
+        parameters = session.load_context().config_loader["parameters"]
     standard = {name: parameters[name] for name in SECTIONS}
     with KedroSession.create(
         folder, runtime_params=other_seeds(standard, STRIDE * number)
