@@ -31,6 +31,7 @@ def memory_of_this_process() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 def test_a_training_without_memory_says_how_to_need_less_and_goes_on(model, data, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_AS)

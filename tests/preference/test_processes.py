@@ -21,6 +21,7 @@ from .test_trainer import LOOKS, NOISE, PARAMETERS, changed, held_out, train
 SHARED = {"num_processes": 2, "validation": LOOKS}
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one(model, data, tmp_path):
     data, steps = held_out(data), []
     one = train(model, data, tmp_path / "one", changed(validation=LOOKS))

@@ -76,7 +76,7 @@ class LoraLayer:
 
     def delta(self) -> Tensor:
         """Dense weight update ``ΔW`` as a matrix, ``[out_features, columns of A]``."""
-        return self.scale * (self.b @ self.a)
+        return self.scale * (self.b @ self.a.to(self.b.dtype))
 
     def weight_delta(self) -> Tensor:
         """Dense weight update ``ΔW`` in the shape of the layer's weight."""

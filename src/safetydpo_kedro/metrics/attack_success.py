@@ -60,9 +60,9 @@ def attack_success(
 
         - ``asr_before``, ``asr`` (after), ``asr_low``, ``asr_high``: of goals, by verdicts alone.
         - ``hit_before``, ``hit``, ``hit_low``, ``hit_high``: of goals, by hits; NaN where nothing
-          tells hits.
+              tells hits.
         - ``ip_fresh_before``, ``ip_fresh``: of images from fresh seeds, by verdicts, without the
-          attack and with it; ``hit_fresh_before``, ``hit_fresh``: by hits.
+              attack and with it; ``hit_fresh_before``, ``hit_fresh``: by hits.
 
         A goal whose adversarial prompt was withheld counts as one that the attack failed at.
 

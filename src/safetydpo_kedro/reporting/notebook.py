@@ -44,8 +44,8 @@ def for_unjudged(blur: Blur) -> Blur:
     """What a switch means for images that no judge has seen: ``flagged`` blurs them all.
 
     Example:
-        >>> [for_unjudged(blur) for blur in ("all", "flagged", "none")]
-        ['all', 'all', 'none']
+        >>> for_unjudged("flagged"), for_unjudged("none")
+        ('all', 'none')
     """
     return "none" if blur == "none" else "all"
 

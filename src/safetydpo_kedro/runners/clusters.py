@@ -26,15 +26,14 @@ def local_cluster(workers: int | None) -> LocalCluster:
     Args:
         workers: how many; None: one for each visible GPU, or for each CPU core.
     """
-    with (
-        # Else they may start no processes of their own, which `num_processes` does.
-        dask.config.set({"distributed.worker.daemon": False}),
-        _environment(
-            # A spawned process imports what is running here, and Kedro's command announces itself.
-            KEDRO_LOGGING_CONFIG=str(LOGGING),
-            DASK_LOGGING__DISTRIBUTED="warning",
-            TQDM_DISABLE="1",  # bars of libraries; those of the project report to this process
-        ),
+    # Else they may start no processes of their own, which `num_processes` does. Not for a moment
+    # only: a worker that was lost is started again later.
+    dask.config.set({"distributed.worker.daemon": False})
+    with _environment(
+        # A spawned process imports what is running here, and Kedro's command announces itself.
+        KEDRO_LOGGING_CONFIG=str(LOGGING),
+        DASK_LOGGING__DISTRIBUTED="warning",
+        TQDM_DISABLE="1",  # bars of libraries; those of the project report to this process
     ):
         return LocalCluster(
             n_workers=workers or len(visible_gpus()) or os.cpu_count() or 1,
