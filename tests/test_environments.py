@@ -112,6 +112,7 @@ def test_the_precision_can_be_chosen_for_one_run():
     assert described["dtype"] == "float16"
 
 
+@pytest.mark.slow
 def test_scores_of_the_reference_outlive_another_recipe_but_not_other_noise():
     bootstrap_project(ROOT)
 
