@@ -42,9 +42,8 @@ class ImageFolderDataset(AbstractDataset["pd.DataFrame", "pd.DataFrame"]):
         fs_args: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._filepath = location(
-            path, credentials, fs_args
-        )  # the name by which freshness finds the content
+        # The name by which freshness finds the content.
+        self._filepath = location(path, credentials, fs_args)
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:

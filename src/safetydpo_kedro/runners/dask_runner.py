@@ -18,8 +18,6 @@ from safetydpo_kedro.runners.checks import refuse_in_memory, refuse_other_disks
 if TYPE_CHECKING:
     from distributed import Client
 
-logger = logging.getLogger(__name__)
-
 SECONDS_FOR_WORKERS = 120
 
 
