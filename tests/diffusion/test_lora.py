@@ -37,7 +37,9 @@ def layers(draw) -> LoraLayer:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.dictionaries(st.from_regex(r"[a-z]{1,4}(\.[0-9a-z_]{1,5}){0,2}", fullmatch=True), layers())
+    st.dictionaries(
+        st.from_regex(r"[a-z]{1,4}(\.[0-9a-z_]{1,5}){0,2}", fullmatch=True), layers(), min_size=1
+    )
 )
 def test_what_is_saved_comes_back(tmp_path_factory, by_name):
     folder = tmp_path_factory.mktemp("round_trip")
