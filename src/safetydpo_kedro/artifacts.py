@@ -119,6 +119,10 @@ def file_digest(path: Location) -> str:
     """SHA-256 (64 hex digits) of a file's bytes."""
     if not isinstance(path, Path) and (state := state_of(path)):
         return _digest_at(path, state)
+    return _hash(path)
+
+
+def _hash(path: Location) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -313,8 +317,7 @@ def _digest_at(path: Location, state: State) -> str:
     """Digest of a file in a certain state, so that one process hashes it once."""
     if known := _uploaded.get((str(path), state)):
         return known
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _hash(path)
 
 
 def recorded_fingerprint(manifest_path: Location) -> str | None:

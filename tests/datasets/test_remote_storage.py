@@ -25,6 +25,7 @@ from safetydpo_kedro.artifacts import (
     write_atomically,
 )
 from safetydpo_kedro.datasets import (
+    ClipModelDataset,
     ImageFolderDataset,
     SafetensorsDataset,
     ShardedParquetDataset,
@@ -38,6 +39,7 @@ from .. import small_project
 from ..s3_server import BUCKET, SECRET, contents
 from ..small_project import ALL, Project, register_pipelines
 from ..small_run import kedro, make_small_project
+from ..worlds import tiny_clip
 
 
 @pytest.fixture
@@ -176,6 +178,14 @@ def test_images_are_read_from_storage(folder, red_png):
     table = ImageFolderDataset(path=str(folder)).load()
     assert table["benchmark"].tolist() == ["coco"]
     assert table["image"][0]["bytes"] == red_png
+
+
+def test_a_clip_model_is_saved_to_storage(folder):
+    model, config, tokenizer = tiny_clip()
+    dataset = ClipModelDataset(filepath=str(folder / "clip"))
+    dataset.save((model, config, tokenizer))
+    assert dataset.exists()
+    assert dataset.load().encode_texts(["a knife"]).shape[0] == 1
 
 
 @pytest.mark.parametrize(

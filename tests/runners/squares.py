@@ -23,7 +23,7 @@ cubes: {type: safetydpo_kedro.datasets.ShardedParquetDataset, path: data/cubes}
 total: {type: pandas.CSVDataset, filepath: data/total.csv, save_args: {index: false}}
 report: {type: text.TextDataset, filepath: data/report.md}
 """
-PARAMETERS = "log: {log}\nshards: 6\nkill: null\nfail: false\n"
+PARAMETERS = "log: {log}\nshards: 6\nkill: null\nvictim: null\nfail: false\n"
 
 
 def make_numbers(count: int) -> pd.DataFrame:
@@ -32,9 +32,15 @@ def make_numbers(count: int) -> pd.DataFrame:
 
 
 def power(
-    numbers: pd.DataFrame, log: str, kill: int | None, fail: bool, *, exponent: int
+    numbers: pd.DataFrame,
+    log: str,
+    kill: int | None = None,
+    victim: int | None = None,
+    fail: bool = False,
+    *,
+    exponent: int,
 ) -> dict[str, Any]:
-    """One shard for each number. Number ``kill`` takes its process along the first time."""
+    """One shard for each number. Number ``kill`` takes a process along the first time, its own."""
 
     def compute(number: int) -> pd.DataFrame:
         with Path(log).open("a") as file:
@@ -42,7 +48,7 @@ def power(
         died = Path(log).with_name("died")
         if number == kill and not died.exists():
             died.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(victim or os.getpid(), signal.SIGKILL)
         if fail:
             raise ValueError(f"number {number} is not wanted")
         return pd.DataFrame({"power": [number**exponent]})
@@ -50,12 +56,14 @@ def power(
     return {f"{n:03d}": partial(compute, n) for n in numbers["number"]}
 
 
-def square(numbers: pd.DataFrame, log: str, kill: int | None, fail: bool) -> dict[str, Any]:
-    return power(numbers, log, kill, fail, exponent=2)
+def square(
+    numbers: pd.DataFrame, log: str, kill: int | None, victim: int | None, fail: bool
+) -> dict[str, Any]:
+    return power(numbers, log, kill, victim, fail, exponent=2)
 
 
 def cube(numbers: pd.DataFrame, log: str) -> dict[str, Any]:
-    return power(numbers, log, None, False, exponent=3)
+    return power(numbers, log, exponent=3)
 
 
 def add_up(squares: pd.DataFrame, cubes: pd.DataFrame) -> pd.DataFrame:
@@ -67,7 +75,7 @@ def write_report(total: pd.DataFrame) -> str:
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    switches = ["params:log", "params:kill", "params:fail"]
+    switches = ["params:log", "params:kill", "params:victim", "params:fail"]
     pipeline = Pipeline(
         [
             Node(make_numbers, "params:shards", "numbers", name="make_numbers"),

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster, Worker
@@ -82,10 +88,11 @@ def test_a_run_on_the_cluster_knows_what_is_fresh(project, runner):
     assert [entry[:2] for entry in project.computed()[len(before) :]] == [(2, 3)]
 
 
-def test_what_a_lost_worker_was_doing_is_done_by_another(project, runner):
+def test_what_a_lost_worker_was_doing_is_done_by_another(project, runner, records):
     project.run(runner, kill=4)
     begun = [number for exponent, number, _ in project.computed() if exponent == 2]
     assert sorted(begun) == [0, 1, 2, 3, 4, 4, 5]  # only the shard that was lost
+    assert any("is lost; others do again" in record.getMessage() for record in records)
     assert (project.data / "report.md").read_text() == "Total: 280"
 
 
@@ -176,6 +183,41 @@ def busy(dask_worker: Worker) -> bool:
 def test_parameters_that_make_no_sense_are_refused(parameters, message):
     with pytest.raises(ValueError, match=message):
         DaskRunner(**parameters)
+
+
+@contextmanager
+def cluster_of_commands(folder: Path) -> Iterator[tuple[subprocess.Popen, str]]:
+    """A scheduler and a worker as they are started by hand: the scheduler, and its address."""
+    file, options = folder / "scheduler.json", ["--no-dashboard", "--host", "127.0.0.1"]
+    scheduler = dask("scheduler", "--scheduler-file", str(file), "--port", "0", *options)
+    worker = dask("worker", "--scheduler-file", str(file), "--resources", "GPU=1", *options)
+    try:
+        deadline = time.monotonic() + 60
+        while not file.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        yield scheduler, json.loads(file.read_text())["address"]
+    finally:
+        for process in (worker, scheduler):
+            process.terminate()
+            process.wait()
+
+
+def dask(*arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "dask", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_a_scheduler_that_dies_ends_the_run_with_one_error(project, runner, tmp_path):
+    with (
+        cluster_of_commands(tmp_path) as (scheduler, address),
+        pytest.raises(ConnectionError, match=r"scheduler at tcp.* is gone.*--only-missing-outputs"),
+    ):
+        project.run(DaskRunner(address=address), kill=3, victim=scheduler.pid)
+    project.run(runner, only_missing=True)
+    assert (project.data / "report.md").read_text() == "Total: 280"
 
 
 def test_a_scheduler_that_is_not_there_is_named(project, monkeypatch):

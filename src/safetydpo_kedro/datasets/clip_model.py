@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import AbstractDataset, DatasetError
 
 from safetydpo_kedro.datasets.devices import device_named
-from safetydpo_kedro.storage import local_copy, location
+from safetydpo_kedro.storage import local_copy, location, replace_folder, staging_folder
 from safetydpo_kedro.threads import builds_models
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class ClipModelDataset(
 ):
     """Loads a local open_clip directory as a ``ClipModel``; safetensors weights only.
 
-    Saves a triple of model, open_clip configuration and tokenizer; the configuration file is
-    written last.
+    Saves a triple of model, open_clip configuration and tokenizer; a directory with the
+    configuration file is whole.
 
     Example:
         .. code-block:: yaml
@@ -93,13 +93,15 @@ class ClipModelDataset(
         )
 
     def save(self, data: tuple[nn.Module, dict[str, Any], PreTrainedTokenizerBase]) -> None:
-        """Write model, configuration and tokenizer."""
+        """Write model, configuration and tokenizer into a staged directory, then move it there."""
         from safetydpo_kedro.metrics.clip import save_open_clip_directory
 
         model, config, tokenizer = data
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, staging_folder(self._filepath) as staging:
             tokenizer.save_pretrained(folder)
-            save_open_clip_directory(model, config, Path(folder), self._filepath)
+            staged = Path(staging) / self._filepath.name
+            save_open_clip_directory(model, config, Path(folder), staged)
+            replace_folder(staged, self._filepath, last=CONFIG_FILE)
 
     def _exists(self) -> bool:
         return (self._filepath / CONFIG_FILE).is_file()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TOPIC = "safetydpo_kedro-progress"
+SCHEDULER = "all"  # where Dask's scheduler announces what happens to workers
 SECONDS = 15.0
 
 
@@ -25,31 +26,43 @@ class ProgressLog:
 
     Example:
         >>> log = ProgressLog()
-        >>> report = {"unit": "shard", "total": 5, "closed": False}
-        >>> log.note({**report, "bar": "a", "label": "image_pairs", "done": 2})
-        >>> log.note({**report, "bar": "b", "label": "image_pairs", "done": 1})
-        >>> log.note({**report, "bar": "c", "label": "hate", "done": 40, "unit": "step"})
+        >>> report = {"bar": 1, "unit": "shard", "total": 5, "closed": False}
+        >>> log.note({**report, "worker": "a", "label": "image_pairs", "done": 2})
+        >>> log.note({**report, "worker": "b", "label": "image_pairs", "done": 1})
+        >>> log.note({**report, "worker": "c", "label": "hate", "done": 3, "unit": "step"})
         >>> log.line()
-        'image_pairs 3/10 shard, hate 40/5 step'
-        >>> log.note({**report, "bar": "c", "label": "hate", "done": 5, "closed": True})
+        'image_pairs 3/10 shard, hate 3/5 step'
+        >>> log.note({**report, "worker": "c", "label": "hate", "done": 5, "closed": True})
         >>> log.line()
         'image_pairs 3/10 shard'
+        >>> log.forget("b")
+        >>> log.line()
+        'image_pairs 2/5 shard'
     """
 
     def __init__(self, seconds: float = SECONDS) -> None:
-        self._bars: dict[str, dict[str, dict[str, Any]]] = {}
+        self._bars: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
         self._seconds = seconds
         self._shown = time.monotonic()
 
     def note(self, report: Mapping[str, Any]) -> None:
-        """Take a report of a bar: ``bar, label, unit, done, total, closed``."""
+        """Take a report of a bar: ``worker, bar, label, unit, done, total, closed``."""
         bars = self._bars.setdefault(report["label"], {})
-        bars[report["bar"]] = dict(report)
+        bars[report["worker"], report["bar"]] = dict(report)
         if all(bar["closed"] for bar in bars.values()):
             del self._bars[report["label"]]
         if time.monotonic() - self._shown >= self._seconds and (line := self.line()):
             self._shown = time.monotonic()
             logger.info("workers: %s", line)
+
+    def forget(self, worker: str) -> None:
+        """Leave out the bars of a worker that is lost; another does its work again."""
+        for label, bars in list(self._bars.items()):
+            left = {key: bar for key, bar in bars.items() if key[0] != worker}
+            if all(bar["closed"] for bar in left.values()):
+                del self._bars[label]
+            else:
+                self._bars[label] = left
 
     def line(self) -> str:
         """How far everything is that has begun and not ended."""
@@ -65,6 +78,7 @@ def relayed(client: Client) -> Iterator[None]:
     """Log here what the workers log, and how far they are."""
     log = ProgressLog()
     client.subscribe_topic(TOPIC, lambda event: log.note(event[1]))
+    client.subscribe_topic(SCHEDULER, lambda event: _note_lost(log, event[1]))
     client.forward_logging()
     try:
         yield
@@ -72,3 +86,12 @@ def relayed(client: Client) -> Iterator[None]:
         if client.status == "running":  # else there is no scheduler any more to be told
             client.unforward_logging()
             client.unsubscribe_topic(TOPIC)
+            client.unsubscribe_topic(SCHEDULER)
+
+
+def _note_lost(log: ProgressLog, event: Mapping[str, Any]) -> None:
+    if event.get("action") != "remove-worker":
+        return
+    log.forget(event["worker"])
+    if event["processing-tasks"]:
+        logger.warning("worker %s is lost; others do again what it did", event["worker"])

@@ -174,7 +174,8 @@ class WorkerBar(tqdm):  # type: ignore[type-arg]
         if self._worker is None:
             return
         event = {
-            "bar": f"{self._worker.address}/{id(self)}",
+            "worker": self._worker.address,
+            "bar": id(self),
             "label": self.desc.removesuffix(": "),
             "unit": self.unit,
             "done": self.n,

@@ -39,12 +39,12 @@ Shards = dict[str, Callable[[], pd.DataFrame]]
 
 
 def find_published_files(**paths: Path) -> Files:
-    """Where each source lies, ``None`` for those that are not there.
+    """The file name of each source, ``None`` for those that are not there.
 
     Raises:
         ValueError: none is there.
     """
-    files = {source: str(path) if path.exists() else None for source, path in paths.items()}
+    files = {source: path.name if path.exists() else None for source, path in paths.items()}
     if not any(files.values()):
         places = "\n".join(f"  {source}: {path}" for source, path in paths.items())
         raise ValueError(f"there is nothing to import; put any of these files there:\n{places}")
@@ -54,29 +54,29 @@ def find_published_files(**paths: Path) -> Files:
     return files
 
 
-def import_coprov2_train(files: Files, common: CommonParameters) -> Imported:
+def import_coprov2_train(files: Files, file: Path, common: CommonParameters) -> Imported:
     """Pairs of CoProV2."""
-    intake, path = _open("coprov2_train", files)
+    intake, path = _open("coprov2_train", files, file)
     pairs = coprov2.import_pairs(path, _categories(common), common.seed, intake) if path else []
     shared = coprov2.images_in_several_categories(pairs)
     return imported(intake, path, import_table(pairs), in_several_categories=shared)
 
 
 def import_copro_train(
-    files: Files, common: CommonParameters, parameters: CoproParameters
+    files: Files, file: Path, common: CommonParameters, parameters: CoproParameters
 ) -> Imported:
     """Pairs of CoPro."""
-    intake, path = _open("copro", files)
+    intake, path = _open("copro", files, file)
     settings = parameters.sections, _categories(common), common.seed, intake
     pairs = copro.import_pairs(path, *settings) if path else []
     return imported(intake, path, import_table(pairs))
 
 
 def import_copro_test(
-    files: Files, common: CommonParameters, parameters: CoproParameters
+    files: Files, file: Path, common: CommonParameters, parameters: CoproParameters
 ) -> Imported:
     """Test prompts of CoPro."""
-    intake, path = _open("copro", files, "copro_test")
+    intake, path = _open("copro", files, file, "copro_test")
     settings = parameters.test_sections, _categories(common), common.seed, intake
     prompts = copro.import_prompts(path, *settings) if path else []
     return imported(intake, path, prompts_table(prompts))
@@ -84,6 +84,7 @@ def import_copro_test(
 
 def import_coprov2_test(
     files: Files,
+    file: Path,
     coprov2_pairs: pd.DataFrame,
     common: CommonParameters,
     parameters: LeakCheckedParameters,
@@ -91,7 +92,7 @@ def import_coprov2_test(
     """Test prompts of CoProV2, and how many of them occur in training."""
     trained = {*coprov2_pairs["unsafe_prompt"], *coprov2_pairs["safe_prompt"]}
     banned = trained if parameters.remove_leaks else set()
-    result = _import_list("coprov2_test", files, common, parameters, banned)
+    result = _import_list("coprov2_test", files, file, common, parameters, banned)
     leaks = count_leaks(result, trained)
     if leaks and not parameters.remove_leaks:
         logger.warning(
@@ -103,38 +104,42 @@ def import_coprov2_test(
 
 
 def import_i2p(
-    files: Files, common: CommonParameters, parameters: PromptListParameters
+    files: Files, file: Path, common: CommonParameters, parameters: PromptListParameters
 ) -> Imported:
     """I2P."""
-    return _import_list("i2p", files, common, parameters)
+    return _import_list("i2p", files, file, common, parameters)
 
 
-def import_ud(files: Files, common: CommonParameters, parameters: PromptListParameters) -> Imported:
+def import_ud(
+    files: Files, file: Path, common: CommonParameters, parameters: PromptListParameters
+) -> Imported:
     """The lists of Unsafe Diffusion."""
-    return _import_list("ud", files, common, parameters)
+    return _import_list("ud", files, file, common, parameters)
 
 
 def import_custom(
-    files: Files, common: CommonParameters, parameters: PromptListParameters
+    files: Files, file: Path, common: CommonParameters, parameters: PromptListParameters
 ) -> Imported:
     """A list of your own."""
-    return _import_list("custom", files, common, parameters)
+    return _import_list("custom", files, file, common, parameters)
 
 
-def import_coco(files: Files, common: CommonParameters, parameters: CocoParameters) -> Imported:
+def import_coco(
+    files: Files, file: Path, common: CommonParameters, parameters: CocoParameters
+) -> Imported:
     """COCO captions."""
-    intake, path = _open("coco", files)
+    intake, path = _open("coco", files, file)
     if path is None or path.suffix != ".json":
-        return _import_list("coco", files, common, parameters)
+        return _import_list("coco", files, file, common, parameters)
     prompts = coco.import_annotations(path, parameters.concept, common.seed, intake)
     return imported(intake, path, prompts_table(prompts))
 
 
 def import_coprov2_images(
-    files: Files, coprov2_pairs: pd.DataFrame
+    files: Files, file: Path, coprov2_pairs: pd.DataFrame
 ) -> tuple[Shards, pd.DataFrame, dict[str, Any]]:
     """Images of the pairs of CoProV2."""
-    intake, path = _open("coprov2_images", files)
+    intake, path = _open("coprov2_images", files, file)
     found = coprov2_images.find_images(path, coprov2_pairs, intake) if path else []
     pairs = coprov2_pairs.iloc[[pair.position for pair in found]]
     _, rejected, counts = imported(intake, path, pairs)
@@ -165,10 +170,11 @@ def report_import(**results: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rejected, report
 
 
-def _open(source: str, files: Files, name: str | None = None) -> tuple[Intake, Path | None]:
-    """The books of a source, and where it lies."""
-    file = files[source]
-    return Intake(name or source), Path(file) if file else None
+def _open(
+    source: str, files: Files, file: Path, name: str | None = None
+) -> tuple[Intake, Path | None]:
+    """The books of a source, and where it lies if it is there."""
+    return Intake(name or source), file if files[source] else None
 
 
 def _categories(common: CommonParameters) -> Categories:
@@ -178,11 +184,12 @@ def _categories(common: CommonParameters) -> Categories:
 def _import_list(
     source: str,
     files: Files,
+    file: Path,
     common: CommonParameters,
     parameters: PromptListParameters,
     banned: Collection[str] = frozenset(),
 ) -> Imported:
-    intake, path = _open(source, files)
+    intake, path = _open(source, files, file)
     settings = parameters, _categories(common), common.seed, intake, banned
     prompts = import_prompts(path, *settings) if path else []
     return imported(intake, path, prompts_table(prompts))

@@ -18,7 +18,7 @@ def create_pipeline(**kwargs) -> Pipeline:
     imports = [
         _import("coprov2_train", nodes.import_coprov2_train, "coprov2_pairs", common=COMMON),
         _import("copro", nodes.import_copro_train, "copro_pairs", **copro),
-        _import("copro_test", nodes.import_copro_test, "copro_test_prompts", **copro),
+        _import("copro_test", nodes.import_copro_test, "copro_test_prompts", "copro", **copro),
         _import("coprov2_images", nodes.import_coprov2_images, "imported_image_pairs", **pairs),
         _import_list("coprov2_test", nodes.import_coprov2_test, "coprov2_test_prompts", **pairs),
         _import_list("i2p", nodes.import_i2p, "i2p_prompts"),
@@ -54,11 +54,13 @@ def create_pipeline(**kwargs) -> Pipeline:
     )
 
 
-def _import(source: str, function: Callable, table: str, **inputs: str) -> Node:
+def _import(
+    source: str, function: Callable, table: str, file: str | None = None, **inputs: str
+) -> Node:
     """A node that makes a table, the rows set aside, and the counts."""
     return Node(
         function,
-        {"files": "published_files", **inputs},
+        {"files": "published_files", "file": f"{file or source}_file", **inputs},
         [table, f"{source}_rejected", f"{source}_counts"],
         name=f"import_{source}",
     )
