@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 import yaml
 
 from safetydpo_kedro.artifacts import file_digest
+from safetydpo_kedro.diffusion.lora_files import load_adapter, save_adapter
 from safetydpo_kedro.settings import CATEGORIES, GUIDED
 
 from ..metrics.test_inception import random_weights
@@ -116,8 +116,10 @@ def bring_inputs(project: Path, pipeline: str) -> None:
     """Put there what this pipeline alone starts from."""
     raw = project / "data/01_raw"
     if pipeline == "incremental":
-        merge = project / "data/06_models/merges/co_merge.safetensors"
-        shutil.copy(merge, raw / "existing_merge.safetensors")
+        merge = load_adapter(project / "data/06_models/merges/co_merge.safetensors")
+        # As if the expert that is added by default were not in it.
+        merge.metadata["merge_experts"] = json.dumps(list(CATEGORIES[:-1]))
+        save_adapter(merge, raw / "existing_merge.safetensors")
     if pipeline == "judge_conversion":
         prompts = np.random.default_rng(0).normal(size=(2, 16)).astype(np.float16)
         (raw / "q16_prompts.p").write_bytes(pickle.dumps(prompts, protocol=3))
