@@ -1,10 +1,9 @@
 """What the paper's scale would take on a cluster: a model on paper, no measurement.
 
 Run ``python -m benchmarks.scaling``; it prints Markdown in some seconds and needs no GPU. The work
-of each node is counted from ``conf/sdxl``, its seconds come from :class:`Rates`, and the nodes of
-the default run are laid on the workers by the rules of
-:class:`~safetydpo_kedro.runners.DaskRunner`: how many workers share a node, in whole shards, and
-which node goes first. To see your own cluster, put measured rates into :class:`Rates`.
+of each node is that of :mod:`benchmarks.scaling_work`, and the nodes of the default run are laid
+on the workers by the rules of :class:`~safetydpo_kedro.runners.DaskRunner`: all workers share a
+node, in whole shards, and the node with the longest way ahead goes first.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import ceil
 
 from kedro.framework.project import configure_project, pipelines
 from kedro.pipeline import Pipeline
 
+from benchmarks.scaling_work import Rates, Scale, Shapes, Work, work_of
 from benchmarks.tables import table
 from safetydpo_kedro.runners.checks import GPU_RESOURCE, resources_of
-from safetydpo_kedro.runners.executor import longest_paths, widths
+from safetydpo_kedro.runners.executor import longest_paths
 from safetydpo_kedro.settings import BASELINES, CATEGORIES, EXPERTS, MERGES, VARIANTS
 
 HOUR, GB = 3600.0, 1e9
@@ -33,149 +32,6 @@ STAGES = {
     "merging": ("merge_co_merge", "merge_fitted_co_merge"),
     "evaluation": ("",),
 }
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Seconds, on one GPU where nothing else is said. None of them was measured by this project.
-
-    Attributes:
-        image: to draw one of 1024 px in 50 steps with guidance. 5.93 s: diffusers on an A100 80G,
-            github.com/fal-ai/stable-diffusion-benchmarks.
-        forward: of the UNet for one latent: ``image`` has 100 of them, and little else.
-        encode: an image by the autoencoder; assumed: half of what that source gives for decoding.
-        judge: an image by Q16, NudeNet, CLIPScore and Inception; assumed: NudeNet and the PNG
-            take CPU time, docs/results/benchmarks.md has 1.1 s on two cores at 512 px.
-        write: a pair of prompts, by one server for all. 1 / 3.8 s: Llama 2 7B in vLLM on an A10G,
-            128 tokens a request, github.com/neuralmagic/nm-vllm, one request a pair.
-        start: a worker loads the model for its share of a node; assumed.
-        other: a node without a model; assumed.
-    """
-
-    image: float = 5.93
-    forward: float = 5.93 / 100
-    encode: float = 0.1
-    judge: float = 0.05
-    write: float = 1 / 3.8
-    start: float = 60.0
-    other: float = 20.0
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much there is to do. Budgets are those of ``conf/sdxl`` where nothing else is said.
-
-    Attributes:
-        concepts, pairs_per_concept, test_share: of the paper, and of ``conf/sdxl``.
-        preserved: neutral images; the shipped prompts are 48, a recipe that preserves needs more.
-        draws: noise draws of a pair that the reference is asked for.
-        steps, batch: of one expert.
-        looks, look_images, look_errors: of its validation: how often, images and forwards each.
-        profile, fitting: forwards of the two nodes of merging that ask the model.
-        benchmark: prompts of an evaluation beside the held-out ones: I2P, UD, COCO.
-    """
-
-    concepts: int = 723
-    pairs_per_concept: int = 32
-    test_share: float = 0.2
-    preserved: int = 1000
-    draws: int = 4
-    steps: int = 2000
-    batch: int = 16
-    looks: int = 11
-    look_images: int = 4
-    look_errors: int = 16 * 4 * 4
-    profile: int = 448 * (1 + len(CATEGORIES))
-    fitting: int = 150 * 2 * 32 * 3 + 448 * 5 // 2 * (1 + len(CATEGORIES))
-    benchmark: int = 4703 + 934 + 3000
-
-    @property
-    def pairs(self) -> int:
-        """All pairs that are written."""
-        return self.concepts * self.pairs_per_concept
-
-    @property
-    def train(self) -> int:
-        """Pairs that are drawn and trained on."""
-        return round(self.pairs * (1 - self.test_share))
-
-    @property
-    def prompts(self) -> int:
-        """Prompts that every variant draws: both of every held-out pair, and the benchmarks."""
-        return 2 * (self.pairs - self.train) + self.benchmark
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """What lies on the disk: SDXL at 1024 px, in bfloat16 as ``conf/sdxl`` loads it.
-
-    Attributes:
-        latent: numbers of one latent; mean and deviation of it are kept.
-        embedding: of one prompt: the hidden states of 77 tokens, and the pooled embedding.
-        itemsize: bytes of a number.
-        png: bytes of an image of 1024 px; assumed, half of its 3.1 MB of pixels.
-        features: bytes of a judged image: 2048 numbers of Inception in float32, and scores.
-        adapter: bytes of a LoRA of rank 4 in float32, docs/results/benchmarks.md.
-        model: bytes of the weights in half precision that a worker reads, autoencoder included.
-    """
-
-    latent: int = 4 * 128 * 128
-    embedding: int = 77 * 2048 + 1280
-    itemsize: int = 2
-    png: float = 1.5e6
-    features: float = 9e3
-    adapter: float = 22.1 * 2**20
-    model: float = 7.0e9
-
-    @property
-    def cached_image(self) -> int:
-        """Bytes of an image and its prompt in a cache."""
-        return (2 * self.latent + self.embedding) * self.itemsize
-
-
-@dataclass(frozen=True)
-class Work:
-    """Of a node: seconds, and shards that it falls into (0: it cannot be shared)."""
-
-    seconds: float
-    shards: int = 0
-    model: bool = True
-
-
-DRAWN, JUDGED = 256, 512  # rows of a shard of the evaluation
-SHARD = 128  # and of the data
-
-
-def work_of(name: str, scale: Scale, rates: Rates) -> Work:
-    """Of a node of the default run under ``--env sdxl``."""
-    stage, _, node = name.rpartition(".")
-    variant = stage.removeprefix("evaluation.")
-    data = {
-        "write_prompts": Work(scale.pairs * rates.write, model=False),
-        "draw_image_pairs": Work(2 * scale.train * rates.image, ceil(scale.train / SHARD)),
-        "draw_preservation_images": Work(
-            scale.preserved * rates.image, ceil(scale.preserved / SHARD)
-        ),
-        "cache_latents": Work(2 * scale.train * rates.encode, ceil(scale.train / SHARD)),
-        "cache_preservation": Work(scale.preserved * rates.encode, ceil(scale.preserved / SHARD)),
-        # two captions, winner and loser
-        "score_reference": Work(
-            scale.train * scale.draws * 4 * rates.forward, ceil(scale.train / SHARD)
-        ),
-        "judge_image_pairs": Work(2 * scale.train * rates.judge, model=False),
-        # forward, forward again (checkpointing) and backward to the adapter, of winner and loser
-        "train_expert": Work(
-            scale.steps * scale.batch * 6 * rates.forward
-            + scale.looks * (scale.look_images * rates.image + scale.look_errors * rates.forward)
-        ),
-        "record_activation_profile": Work(scale.profile * rates.forward, 1),
-        "fit_merge_weights": Work(scale.fitting * rates.forward),
-        "draw_images": Work(scale.prompts * rates.image, ceil(scale.prompts / DRAWN)),
-        "judge_images": Work(scale.prompts * rates.judge, ceil(scale.prompts / JUDGED)),
-    }
-    if variant in (*BASELINES, "external") or node not in data:  # skipped, or quick
-        return Work(rates.other, model=False)
-    return data[node]
 
 
 @dataclass(frozen=True)
@@ -195,9 +51,7 @@ class Run:
         return max(t for name, t in self.ends.items() if name.endswith(STAGES[stage])) / HOUR
 
 
-def lay_out(
-    pipeline: Pipeline, gpus: int, scale: Scale, rates: Rates, all_workers: bool = False
-) -> Run:
+def lay_out(pipeline: Pipeline, gpus: int, scale: Scale, rates: Rates) -> Run:
     """Nodes on workers that have one GPU and one thread each.
 
     A free worker takes the task that has the longest way ahead. Dask hands tasks out sooner and
@@ -208,11 +62,8 @@ def lay_out(
         gpus: number of workers.
         scale: how much there is to do.
         rates: how long it takes.
-        all_workers: share each node among all of them, which the runner does not do.
     """
-    width, below = widths(pipeline), longest_paths(pipeline)
-    if all_workers:
-        width = dict.fromkeys(width, 1)
+    below = longest_paths(pipeline)
     parents = pipeline.node_dependencies
     needs = {node.name: {parent.name for parent in parents[node]} for node in pipeline.nodes}
     tags = {node.name: node.tags for node in pipeline.nodes}
@@ -225,7 +76,7 @@ def lay_out(
         for name in tags.keys() - left.keys():
             if needs[name] <= ends.keys():
                 gpu = GPU_RESOURCE in resources_of(tags[name])
-                parts = shares(work_of(name, scale, rates), ceil(gpus / width[name]), rates)
+                parts = shares(work_of(name, scale, rates), gpus, rates)
                 left[name] = len(parts)
                 tasks += len(parts) * gpu
                 for part in parts:
@@ -326,10 +177,10 @@ def run_rows(pipeline: Pipeline, scale: Scale, rates: Rates, shapes: Shapes) -> 
 
 
 def sensitivity_rows(pipeline: Pipeline, scale: Scale) -> list[list[str]]:
-    """Hours of a whole run with other rates, and if nodes were shared more finely."""
+    """Hours of a whole run with other rates."""
 
-    def hours(rates: Rates, all_workers: bool = False) -> list[str]:
-        runs = (lay_out(pipeline, gpus, scale, rates, all_workers) for gpus in GPUS)
+    def hours(rates: Rates) -> list[str]:
+        runs = (lay_out(pipeline, gpus, scale, rates) for gpus in GPUS)
         return [f"{run.end('evaluation'):.1f}" for run in runs]
 
     rows = [["as above", "", *hours(Rates())]]
@@ -337,8 +188,7 @@ def sensitivity_rows(pipeline: Pipeline, scale: Scale) -> list[list[str]]:
         for factor, label in ((0.5, "half"), (2.0, "twice")):
             rates = replace(Rates(), **{name: getattr(Rates(), name) * factor for name in names})
             rows.append([", ".join(names), label, *hours(rates)])
-    finer = hours(Rates(), all_workers=True)
-    return [*rows, ["as above", "each node shared among all workers", *finer]]
+    return rows
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ from kedro.framework.project import configure_project, pipelines
 
 from benchmarks import scaling
 from benchmarks.architectures import random_pipeline
-from benchmarks.scaling import Rates, Scale, Shapes, Work, lay_out, shares
+from benchmarks.scaling import lay_out, shares
+from benchmarks.scaling_work import Rates, Scale, Shapes, Work, work_of
 from safetydpo_kedro.diffusion.registry import diffusion_model
 from safetydpo_kedro.preference.latents import encode_preserved
 
@@ -36,9 +37,9 @@ def test_the_page_has_what_the_script_prints(capsys):
 def test_nothing_is_lost_and_nothing_is_faster_than_the_chain(pipeline):
     """One worker does all the work; many cannot be faster than prompts, an expert and a shard."""
     rates, scale = Rates(start=0.0), Scale()
-    work = sum(scaling.work_of(node.name, scale, rates).seconds for node in pipeline.nodes)
+    work = sum(work_of(node.name, scale, rates).seconds for node in pipeline.nodes)
     assert max(lay_out(pipeline, 1, scale, rates).ends.values()) == pytest.approx(work)
-    chain = scale.pairs * rates.write + scaling.work_of("hate.train_expert", scale, rates).seconds
+    chain = scale.pairs * rates.write + work_of("hate.train_expert", scale, rates).seconds
     assert max(lay_out(pipeline, 4096, scale, rates).ends.values()) > chain
 
 

@@ -25,12 +25,11 @@ class DaskRunner(AbstractRunner):
     r"""Let the workers of a Dask cluster run the nodes.
 
     Nodes that do not depend on each other run at the same time. A node that writes shards is
-    computed by several workers, each a share of its shards, if there are more workers than such
-    nodes. Nodes tagged ``gpu`` run only where a worker has announced the resource ``GPU``, as many
-    at once as it has announced. Hooks of nodes and data sets run on the workers; their logs and
-    progress come back to the log of the run. What a lost worker was doing is done again by
-    another, from the last shard or checkpoint on. If a node fails, all others are stopped at their
-    next step or shard, and Kedro says how to resume.
+    computed by all workers, each a share of its shards. Nodes tagged ``gpu`` run only where a
+    worker has announced the resource ``GPU``, as many at once as it has announced. Hooks of nodes
+    and data sets run on the workers; their logs and progress come back to the log of the run. What
+    a lost worker was doing is done again by another, from the last shard or checkpoint on. If a
+    node fails, all others are stopped at their next step or shard, and Kedro says how to resume.
 
     Workers must have this project installed, in the same versions, and see the same artifacts: on
     a shared file system, or on object storage. Nothing may be handed on in memory.

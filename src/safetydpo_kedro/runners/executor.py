@@ -37,7 +37,6 @@ class NodeExecutor(ThreadPoolExecutor):
         self._client = client
         self._hooks = hooks
         self._running: set[Any] = set()
-        self._width = widths(pipeline)
         self._below = longest_paths(pipeline)
 
     def submit(self, task: Task, /, *args: Any, **kwargs: Any) -> Future[Node]:  # type: ignore[override]
@@ -69,7 +68,10 @@ class NodeExecutor(ThreadPoolExecutor):
         return node
 
     def _places(self, node: Node) -> int:
-        """How many workers a node may have, so that the nodes beside it get as many each.
+        """How many nodes with the needs of this one the workers can run at once.
+
+        Each node that can be shared is shared among so many: those beside it take turns with it,
+        and all end sooner than if each had a few workers of its own and some waited at the end.
 
         Raises:
             RuntimeError: no worker has what the node needs.
@@ -83,7 +85,7 @@ class NodeExecutor(ThreadPoolExecutor):
                 f"{GPU_RESOURCE}=1 --nthreads 1`, on a machine without a GPU, too, if it is to "
                 f"compute on its CPU"
             )
-        return -(-places // self._width[node.name])
+        return places
 
     def _wait_for(self, task: Task, variants: list[dict[str, AbstractDataset]], part: str) -> None:
         """Let workers run a node, once with each set of data sets, and wait until all have.
@@ -119,24 +121,6 @@ class NodeExecutor(ThreadPoolExecutor):
             ) from error
         finally:
             self._running.difference_update(futures)
-
-
-def widths(pipeline: Pipeline) -> dict[str, int]:
-    """Node → how many nodes may want the same workers at the same time, itself among them.
-
-    These are the nodes as deep in the graph that need the same resources.
-
-    Example:
-        >>> a, b = Node(len, "x", "y", name="a", tags="gpu"), Node(len, "x", "z", name="b")
-        >>> sorted(widths(Pipeline([a, b, Node(len, "x", "w", name="c", tags="gpu")])).items())
-        [('a', 2), ('b', 1), ('c', 2)]
-    """
-    needs = {node.name: resources_of(node.tags) for node in pipeline.nodes}
-    return {
-        node.name: sum(needs[other.name] == needs[node.name] for other in group)
-        for group in pipeline.grouped_nodes
-        for node in group
-    }
 
 
 def longest_paths(pipeline: Pipeline) -> dict[str, int]:
