@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -13,6 +14,8 @@ from kedro.io import DatasetError
 from benchmarks.architectures import random_pipeline
 from safetydpo_kedro.datasets import DiffusionPipelineDataset
 from safetydpo_kedro.diffusion.families.stable_diffusion_xl import StableDiffusionXL
+
+from ..s3_server import contents
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +201,14 @@ def test_a_failed_save_keeps_the_old_model_and_leaves_nothing_else(tmp_path):
     assert dataset.exists()
     assert dataset.load().train_timesteps == 1000
     assert list(tmp_path.iterdir()) == [tmp_path / "model"]
+
+
+def test_a_saved_model_does_not_say_where_it_was_loaded_from(folder, tmp_path):
+    """The same model gives the same files wherever it lies."""
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    for number, place in enumerate((folder, tmp_path / "elsewhere")):
+        model = DiffusionPipelineDataset(filepath=str(place)).load()
+        DiffusionPipelineDataset(filepath=str(tmp_path / str(number))).save(model.pipeline)
+    assert contents(tmp_path / "0") == contents(tmp_path / "1")
+    text = b"".join(content for name, content in contents(tmp_path / "0").items() if "json" in name)
+    assert str(folder.parent).encode() not in text and b"_name_or_path" not in text

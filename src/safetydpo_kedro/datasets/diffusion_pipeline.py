@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +150,7 @@ class DiffusionPipelineDataset(AbstractDataset["DiffusionPipeline", "DiffusionMo
         with staging_folder(self._filepath) as staging:
             staged = Path(staging) / self._filepath.name
             data.save_pretrained(staged, safe_serialization=True)
+            _forget_origin(staged)
             replace_folder(staged, self._filepath, last=INDEX)
 
     def _vae_identity(self, source: dict[str, Any]) -> dict[str, Any]:
@@ -190,3 +192,11 @@ def _check_source(name: str, source: dict[str, Any] | None) -> None:
     if source.get("filepath") is None and source.get("hub_id") is None:
         raise ValueError(f"{name}give filepath (a local directory), or hub_id, or both")
     check_revision(source.get("hub_id"), source.get("revision"))
+
+
+def _forget_origin(folder: Path) -> None:
+    """Leave out where a model was loaded from: it tells about the machine, not about the model."""
+    for path in (folder / INDEX, *folder.rglob("*config.json")):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
