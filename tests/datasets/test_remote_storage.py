@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+from functools import partial
 
 import fsspec
 import pandas as pd
@@ -33,6 +34,7 @@ from safetydpo_kedro.datasets import (
 )
 from safetydpo_kedro.datasets.freshness import artifact_path, free_input_fingerprint, track
 from safetydpo_kedro.parameters import CheckpointParameters
+from safetydpo_kedro.runners import DaskRunner
 from safetydpo_kedro.storage import files_below, local_copy, location, replace_folder
 
 from .. import small_project
@@ -258,6 +260,21 @@ def test_a_second_run_has_nothing_to_do(project, runner):
     assert project.run(runner=runner) == []
 
 
+@pytest.mark.slow
+def test_workers_of_a_cluster_share_the_storage(project, s3):
+    """What they need of an artifact comes from there, and nothing else lies anywhere."""
+    catalog = project.path / "conf/base/catalog.yml"
+    counts = f"counts: {{type: json.JSONDataset, filepath: {s3}/counts.json}}\n"
+    catalog.write_text(catalog.read_text() + counts)
+    runner = partial(DaskRunner, workers=2)
+    assert set(project.run(runner=runner)) == set(ALL)
+    assert location(f"{s3}/report.md").read_text() == 'Counts: {"balloon": 2, "bomb": 4}'
+    assert project.run(runner=runner) == []
+    location(f"{s3}/shards/002.parquet").unlink()
+    assert set(project.run(runner=runner)) == {"make_shards"}
+    assert [path.name for path in project.data.iterdir()] == ["words.csv"]
+
+
 def test_a_removed_and_a_truncated_object_are_made_again(project, s3):
     project.run()
     objects = fsspec.filesystem("s3", use_listings_cache=False)
@@ -300,15 +317,18 @@ def table(content: bytes) -> pd.DataFrame:
     return pd.read_parquet(io.BytesIO(content)).drop(columns="samples_per_second", errors="ignore")
 
 
+CLUSTER = ("--runner", "safetydpo_kedro.runners.DaskRunner", "--runner-params", "workers=2")
+
+
 @pytest.mark.slow
-def test_a_run_on_storage_makes_the_bytes_of_a_run_on_disk(finished_run, tmp_path, s3):
-    pipelines = ("--pipelines", "dataset_generation,expert_training,merging")
+@pytest.mark.parametrize("runner", [(), CLUSTER], ids=["one process", "cluster"])
+def test_a_run_on_storage_makes_the_bytes_of_a_run_on_disk(finished_run, tmp_path, s3, runner):
     folder = tmp_path / "project"
     make_small_project(folder)
     globals_file = folder / "conf/local/globals.yml"
     globals_file.write_text(yaml.safe_dump({"artifacts": f"{s3}/small", "scratch": "data"}))
-    kedro(folder, "run", *pipelines)
-    again = kedro(folder, "run", *pipelines, "--only-missing-outputs")
+    kedro(folder, "run", *runner)
+    again = kedro(folder, "run", *runner, "--only-missing-outputs")
     assert "Everything is fresh" in again.stdout + again.stderr
 
     made = tmp_path / "made"
