@@ -84,6 +84,7 @@ def test_every_candidate_replaces_one_word_by_a_steep_one_of_its_place():
     assert all(tried[i, place] in steepest[place] for i, place in changed.nonzero().tolist())
 
 
+@pytest.mark.slow
 def test_it_raises_its_objective_and_beats_luck_of_equal_budget(weak_scene, goals):
     attack = find_attack("mma_diffusion")
     for seed in range(3):

@@ -95,6 +95,7 @@ def test_children_come_from_two_parents_and_one_mutation():
         assert ((mutated >= 100).sum(dim=1) == 1).all()
 
 
+@pytest.mark.slow
 def test_it_raises_its_objective_and_beats_luck_of_equal_budget(weak_scene, goals):
     attack = find_attack("ring_a_bell")
     for seed in range(3):
@@ -110,6 +111,7 @@ def test_it_raises_its_objective_and_beats_luck_of_equal_budget(weak_scene, goal
         assert np.mean(better) > 100 and np.median(better) > 0
 
 
+@pytest.mark.slow
 def test_words_it_finds_talk_the_victim_into_more_harm_than_luck_does(weak_scene, goals):
     attack, scene = find_attack("ring_a_bell"), weak_scene
     found = [attack.search(goal, scene, SMALL, seed).prompt for goal in goals for seed in range(3)]

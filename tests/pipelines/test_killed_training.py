@@ -137,6 +137,7 @@ def some_time_after(project: Project, step: int) -> Callable[[], bool]:
     return is_time
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_ends_like_one_that_is_not(inputs, tmp_path):
     whole, killed = (
         Project(Path(shutil.copytree(inputs, tmp_path / name))) for name in ("whole", "killed")

@@ -210,6 +210,7 @@ def dask(*arguments: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_dies_ends_the_run_with_one_error(project, runner, tmp_path):
     with (
         cluster_of_commands(tmp_path) as (scheduler, address),
