@@ -61,6 +61,16 @@ def refuse_other_disks(client: Client, pipeline: Pipeline, catalog: CatalogProto
         )
 
 
+def workers_of(client: Client) -> dict[str, dict[str, Any]]:
+    """Address → description of each worker that the scheduler knows now.
+
+    Not by ``Client.scheduler_info``: what the client knows of workers it drops every few seconds,
+    also between asking the scheduler and answering.
+    """
+    identity: dict[str, Any] = client.sync(client.scheduler.identity, n_workers=-1)
+    return identity["workers"]
+
+
 def resources_of(tags: set[str]) -> dict[str, int]:
     """What a node with these tags needs of a worker.
 
@@ -75,7 +85,7 @@ def slots(workers: Mapping[str, Mapping[str, Any]], needed: Mapping[str, int]) -
     """How many tasks with these needs the workers can run at once.
 
     Args:
-        workers: as ``Client.scheduler_info`` describes them.
+        workers: of :func:`workers_of`.
         needed: resource → amount for one task.
 
     Example:

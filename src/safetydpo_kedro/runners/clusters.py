@@ -11,7 +11,7 @@ from pathlib import Path
 import dask
 from distributed import Client, LocalCluster
 
-from safetydpo_kedro.runners.checks import GPU_RESOURCE
+from safetydpo_kedro.runners.checks import GPU_RESOURCE, workers_of
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +82,7 @@ def connect(cluster: LocalCluster | str, seconds: float) -> Iterator[Client]:
                 f"the Dask scheduler at {client.scheduler.address} has no worker after {seconds:g} "
                 f"seconds: start some with `dask worker ADDRESS --resources GPU=1 --nthreads 1`"
             ) from error
-        logger.info(
-            "%d workers at %s", len(client.scheduler_info()["workers"]), client.scheduler.address
-        )
+        logger.info("%d workers at %s", len(workers_of(client)), client.scheduler.address)
         yield client
 
 

@@ -14,7 +14,7 @@ from kedro.pipeline.node import Node
 from kedro.runner.task import Task
 
 from safetydpo_kedro.datasets.sharded import ShardedDataset
-from safetydpo_kedro.runners.checks import GPU_RESOURCE, resources_of, slots
+from safetydpo_kedro.runners.checks import GPU_RESOURCE, resources_of, slots, workers_of
 from safetydpo_kedro.runners.workers import run_node
 
 if TYPE_CHECKING:
@@ -74,11 +74,13 @@ class NodeExecutor(ThreadPoolExecutor):
         and all end sooner than if each had a few workers of its own and some waited at the end.
 
         Raises:
-            RuntimeError: no worker has what the node needs.
+            RuntimeError: there are workers, and none has what the node needs.
         """
         needed = resources_of(node.tags)
-        places = slots(self._client.scheduler_info(n_workers=-1)["workers"], needed)
-        if not places and needed:
+        workers = workers_of(self._client)
+        places = slots(workers, needed)
+        # If all workers are lost for a moment, others come.
+        if workers and not places:
             raise RuntimeError(
                 f"node {node.name} is tagged gpu, and no worker announces the resource "
                 f"{GPU_RESOURCE}: start workers with `dask worker ADDRESS --resources "
