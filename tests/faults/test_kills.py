@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
 import shutil
 import signal
@@ -64,7 +66,9 @@ def is_writing(project: Path) -> Callable[[], bool]:
     data = project / "data"
 
     def look() -> bool:
-        return any(not path.name.endswith(HIDDEN) for path in data.rglob(".*"))
+        # Not by `rglob`, which minds folders that go meanwhile.
+        names = (name for _, *both in os.walk(data) for name in itertools.chain(*both))
+        return any(name.startswith(".") and not name.endswith(HIDDEN) for name in names)
 
     return look
 
