@@ -149,6 +149,24 @@ def test_kohya_files_are_read(tmp_path, dtype):
     assert {layer.scale for layer in adapter.layers.values()} == {2.5 / 2, 2.5 / 4, 2.5 / 3}
 
 
+@pytest.mark.parametrize("part", ["alpha", "lora_down.weight"])
+def test_numbers_that_cannot_be_computed_with_are_refused(tmp_path, part):
+    state = kohya_state(stock_pipeline().unet, [2] * 5, [2.0] * 5)
+    key = next(key for key in state if key.endswith(part))
+    state[key] = state[key].to(torch.float8_e4m3fn)
+    save_file(state, tmp_path / "kohya.safetensors")
+    with pytest.raises(ValueError, match=rf"kohya.safetensors: '{key}' is of torch.float8_e4m3fn"):
+        load_adapter(tmp_path / "kohya.safetensors")
+
+
+def test_an_alpha_may_be_a_whole_number(tmp_path):
+    state = kohya_state(stock_pipeline().unet, [2] * 5, [2.0] * 5)
+    state |= {key: value.long() for key, value in state.items() if key.endswith("alpha")}
+    save_file(state, tmp_path / "kohya.safetensors")
+    layers = load_adapter(tmp_path / "kohya.safetensors").layers.values()
+    assert {layer.scale for layer in layers} == {1.0}
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     st.lists(st.integers(1, 6), min_size=5, max_size=5),

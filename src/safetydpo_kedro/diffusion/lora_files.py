@@ -33,6 +33,7 @@ from safetydpo_kedro.diffusion.lora_keys import (
 
 OWN_METADATA_KEY = "safetydpo_kedro"
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)  # of Kohya's alphas
 # Of the expressions that PEFT's patterns may be, those that match in no time: a file may bring any.
 # So no group is repeated, and few characters are.
 PATTERN = re.compile(r"[\w.^$\\|()\[\]-]*(?:(?<!\))\*[\w.^$\\|()\[\]-]*){0,3}")
@@ -146,8 +147,8 @@ def _refuse_other_keys(state: Mapping[str, Tensor], source: str) -> None:
 def _refuse_other_values(state: Mapping[str, Tensor], source: str) -> None:
     """Refuse tensors that are empty, not finite, or not of real numbers."""
     for key, tensor in state.items():
-        is_real = tensor.dtype in DTYPES or key.endswith(".alpha")
-        if not is_real or not tensor.numel():
+        allowed = (*DTYPES, *INTEGERS) if key.endswith(".alpha") else DTYPES
+        if tensor.dtype not in allowed or not tensor.numel():
             raise ValueError(
                 f"{source}: '{key}' is of {tensor.dtype} and shape {tuple(tensor.shape)}; factors "
                 f"are of float16, bfloat16, float32 or float64, and not empty"

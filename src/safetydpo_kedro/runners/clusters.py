@@ -46,12 +46,13 @@ def local_cluster(workers: int | None) -> LocalCluster:
 @contextmanager
 def _environment(**variables: str) -> Iterator[None]:
     """Environment variables for processes that are started meanwhile."""
-    before = dict(os.environ)
+    before = {name: os.environ[name] for name in variables.keys() & os.environ.keys()}
     os.environ.update(variables)
     try:
         yield
     finally:
-        os.environ.clear()
+        for name in variables:
+            del os.environ[name]
         os.environ.update(before)
 
 
