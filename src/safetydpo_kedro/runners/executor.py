@@ -41,7 +41,7 @@ class NodeExecutor(ThreadPoolExecutor):
 
     def submit(self, task: Task, /, *args: Any, **kwargs: Any) -> Future[Node]:  # type: ignore[override]
         """Run a node on the cluster; the future holds the node once its outputs are saved."""
-        return super().submit(self._run, task)
+        return super().submit(self._run_or_explain, task)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Stop what is still running, at its next step or shard: a node has failed, or all ended.
@@ -52,6 +52,23 @@ class NodeExecutor(ThreadPoolExecutor):
             logger.warning("stopping what other workers do; it goes on there in the next run")
             self._client.cancel(list(self._running), force=True)
         super().shutdown(wait=wait, cancel_futures=True)
+
+    def _run_or_explain(self, task: Task) -> Node:
+        """Run a node.
+
+        Raises:
+            ConnectionError: the scheduler is gone.
+        """
+        try:
+            return self._run(task)
+        except (CancelledError, OSError) as error:
+            if self._client.status == "running":
+                raise
+            raise ConnectionError(
+                f"the Dask scheduler at {self._client.scheduler.address} is gone, and what its "
+                f"workers did with it: start a cluster again, and give the same command with "
+                f"--only-missing-outputs; finished shards and checkpoints are there"
+            ) from error
 
     def _run(self, task: Task) -> Node:
         node = task.node
@@ -90,11 +107,7 @@ class NodeExecutor(ThreadPoolExecutor):
         return places
 
     def _wait_for(self, task: Task, variants: list[dict[str, AbstractDataset]], part: str) -> None:
-        """Let workers run a node, once with each set of data sets, and wait until all have.
-
-        Raises:
-            ConnectionError: the scheduler is gone.
-        """
+        """Let workers run a node, once with each set of data sets, and wait until all have."""
         futures = [
             self._client.submit(
                 run_node,
@@ -113,14 +126,6 @@ class NodeExecutor(ThreadPoolExecutor):
         self._running.update(futures)
         try:
             self._client.gather(futures)
-        except CancelledError as error:
-            if self._client.status == "running":
-                raise
-            raise ConnectionError(
-                f"the Dask scheduler at {self._client.scheduler.address} is gone, and what its "
-                f"workers did with it: start a cluster again, and give the same command with "
-                f"--only-missing-outputs; finished shards and checkpoints are there"
-            ) from error
         finally:
             self._running.difference_update(futures)
 
