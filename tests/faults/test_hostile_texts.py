@@ -182,11 +182,10 @@ def test_prompts_become_tokens(tally, chance, rounds):
 def test_prompts_are_drawn_above_images(tally, chance, rounds):
     """Formulas that are none, and letters that no font has."""
     books = tally("captions of grids")
-    texts = [
-        hostile(chance).encode("utf-8", "ignore").decode() for _ in range(min(rounds(24), 1000))
-    ]
+    count = min(rounds(24), 1000)  # each takes as long as a hundred of the others
+    texts = [hostile(chance).encode("utf-8", "ignore").decode() for _ in range(count)]
     texts += ["$\\frac{1}{", "$x$", "$$", "\\$", "a" * 10_000]
-    with warnings.catch_warnings(), patience():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fonts that lack a letter
         for text in texts:
             figure = contact_sheet(PIXELS[None], [text], title=text[:100])
