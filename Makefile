@@ -1,9 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
-# A file's tests share what they have set up, so they run in one process, in the order of the tree.
 # Processes share the cores already: threads of each would only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 ALONE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# A file's tests share what they have set up, so they run in one process, in the order of the tree.
+PYTEST := $(ALONE) -n auto --dist loadfile --no-loadscope-reorder
 STAMP := .venv/.installed
 TEST_MODEL := .venv/.test-model
 
