@@ -236,14 +236,15 @@ def test_a_search_that_is_cut_off_goes_on_with_the_next_prompt(catalog, folder, 
 
 
 def test_prompts_can_be_imported_as_a_list_of_ones_own(catalog, folder):
-    from safetydpo_kedro.pipelines.prompt_import.nodes import import_custom
+    from safetydpo_kedro.pipelines.prompt_import.nodes import find_published_files, import_custom
     from safetydpo_kedro.pipelines.prompt_import.parameters import CommonParameters
     from safetydpo_kedro.prompts.importers.prompt_list import PromptListParameters
 
     path = folder / "data/08_reporting/adversarial/adversarial_prompts.csv"
     columns = {"prompt": "prompt", "categories": "category", "seed": "evaluation_seed"}
     settings = PromptListParameters.model_validate({"columns": columns})
-    read, *_ = import_custom({"custom": str(path)}, CommonParameters(), settings)
+    files = find_published_files(custom=path)
+    read, *_ = import_custom(files, path, CommonParameters(), settings)
     shared = catalog.load("adversarial_prompts")
     assert read["prompt"].tolist() == shared["prompt"].tolist()
     assert read["seed"].tolist() == shared["evaluation_seed"].tolist()
