@@ -15,9 +15,12 @@ help:  ## list the commands
 
 install: $(STAMP)  ## make .venv and install the project into it
 
+# A new pip finds the versions in a third of the time. Little of what is installed is ever imported;
+# Python compiles that when it is.
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --upgrade pip
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile --editable ".[dev]"
 	touch $@
 
 run: install  ## run all four pipelines; what is fresh is skipped

@@ -121,15 +121,16 @@ def test_every_family_can_be_searched(scene, goal, name):
     assert found == attack.search(goal, scene, config, seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
         ("p4d", {"placement": "n", "length": 6, "steps": 60, "check_every": 100, "draws": 64,
                  "judging_draws": 4}),
-        pytest.param("p4d", {"placement": "k", "every": 2, "steps": 60, "check_every": 100,
-                             "draws": 64, "judging_draws": 4}, marks=pytest.mark.slow),
-        pytest.param("unlearn_diff_atk", {"places": 4, "timesteps": 12, "iterations": 5,
-                                          "learning_rate": 0.05}, marks=pytest.mark.slow),
+        ("p4d", {"placement": "k", "every": 2, "steps": 60, "check_every": 100, "draws": 64,
+                 "judging_draws": 4}),
+        ("unlearn_diff_atk", {"places": 4, "timesteps": 12, "iterations": 5,
+                              "learning_rate": 0.05}),
     ],
 )  # fmt: skip
 def test_it_raises_its_objective_and_beats_luck_of_equal_budget(weak_scene, goals, name, settings):

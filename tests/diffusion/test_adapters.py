@@ -124,6 +124,7 @@ def test_a_file_that_is_no_lora_is_refused(tmp_path):
         load_adapter(tmp_path / "missing.safetensors")
 
 
+@pytest.mark.slow  # the compiler takes half a minute
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_blocks_predict_the_same_and_are_gone_afterwards(model):
     noisy, times = torch.randn(2, 4, 8, 8), torch.tensor([3, 700])

@@ -121,6 +121,7 @@ def test_a_server_answers_and_is_not_asked_twice(server, directory, tmp_path):
     assert posted(log) - before == len(REQUESTS)
 
 
+@pytest.mark.slow
 def test_a_local_model_answers_alike_in_any_batch(local):
     texts = {reply.request.seed: reply.text for reply in local.complete(REQUESTS)}
     assert all(texts.values())
