@@ -49,20 +49,16 @@ class ProgressLog:
         """Take a report of a bar: ``worker, bar, label, unit, done, total, closed``."""
         bars = self._bars.setdefault(report["label"], {})
         bars[report["worker"], report["bar"]] = dict(report)
-        if all(bar["closed"] for bar in bars.values()):
-            del self._bars[report["label"]]
+        self._leave_out_the_ended()
         if time.monotonic() - self._shown >= self._seconds and (line := self.line()):
             self._shown = time.monotonic()
             logger.info("workers: %s", line)
 
     def forget(self, worker: str) -> None:
         """Leave out the bars of a worker that is lost; another does its work again."""
-        for label, bars in list(self._bars.items()):
-            left = {key: bar for key, bar in bars.items() if key[0] != worker}
-            if all(bar["closed"] for bar in left.values()):
-                del self._bars[label]
-            else:
-                self._bars[label] = left
+        for label, bars in self._bars.items():
+            self._bars[label] = {key: bar for key, bar in bars.items() if key[0] != worker}
+        self._leave_out_the_ended()
 
     def line(self) -> str:
         """How far everything is that has begun and not ended."""
@@ -71,6 +67,13 @@ class ProgressLog:
             f"{sum(bar['total'] or 0 for bar in bars.values())} {next(iter(bars.values()))['unit']}"
             for label, bars in self._bars.items()
         )
+
+    def _leave_out_the_ended(self) -> None:
+        self._bars = {
+            label: bars
+            for label, bars in self._bars.items()
+            if not all(bar["closed"] for bar in bars.values())
+        }
 
 
 @contextmanager
