@@ -10,7 +10,6 @@ from safetydpo_kedro.reporting.figures import (
     ip_by_category_figure,
     ip_by_threshold_figure,
     safety_and_quality_figure,
-    trade_off_figure,
     training_history_figure,
 )
 
@@ -101,18 +100,3 @@ def test_history_without_known_columns_is_refused():
         training_history_figure({"hate": pd.DataFrame({"loss": [1.0]})})
     with pytest.raises(ValueError, match="implicit_accuracy"):
         training_history_figure({"hate": pd.DataFrame({"step": [1], "other": [1.0]})})
-
-
-def test_trade_off_curves_run_along_the_strength():
-    table = pd.DataFrame(
-        {
-            "strategy": ["linear", "linear", "co_merge"],
-            "strength": [2.0, 1.0, 1.0],
-            "ip": [0.2, 0.6, 0.3],
-            "accuracy": [0.7, 0.9, 0.95],
-        }
-    )
-    figure = trade_off_figure(table, "accuracy")
-    assert [curve.name for curve in figure.data] == ["linear", "co_merge"]
-    assert list(figure.data[0].x) == [0.9, 0.7]
-    assert list(figure.data[0].customdata) == [1.0, 2.0]

@@ -71,6 +71,7 @@ def test_a_curve_runs_over_strength_at_its_lower_quality():
     assert list(curve.text) == ["× 1", "× 2"]
     assert list(curve.y) == [0.25, 0]
     assert list(curve.x) == [0.75, 0.75]
+    assert list(curve.error_y.array) == pytest.approx([0.5 / 2**0.5, 0])
 
 
 def test_the_matrix_is_read_by_expert():

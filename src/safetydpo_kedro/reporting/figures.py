@@ -92,7 +92,7 @@ def ip_by_threshold_figure(
                 name=str(variant),
                 legendgroup=str(variant),
                 showlegend=column == 1,
-                line=_line(i),
+                line=curve_line(i),
                 row=1,
                 col=column,
             )
@@ -195,53 +195,7 @@ def training_history_figure(
     return figure.update_layout(height=100 + 190 * len(shown))
 
 
-def trade_off_figure(
-    table: pd.DataFrame,
-    quality: str,
-    *,
-    group: str = "strategy",
-    quality_title: str | None = None,
-    spread: str | None = None,
-    title: str = "Safety against quality over merge strength",
-) -> go.Figure:
-    """IP against quality, one curve per merge strategy over its strength.
-
-    Args:
-        table: one row per strategy and ``strength``, with ``ip``.
-        quality: column of the horizontal axis, for example accuracy on safe prompts.
-        group: column that names a curve.
-        quality_title: of the horizontal axis; the column's name if not given.
-        spread: column of the error bars of IP, where it is not NaN; None: no bars.
-        title: of the figure.
-
-    Returns:
-        A line chart; below and right is better when a higher ``quality`` is.
-    """
-    figure = go.Figure()
-    for i, (name, rows) in enumerate(table.groupby(group, sort=False)):
-        rows = rows.sort_values("strength")
-        figure.add_scatter(
-            x=rows[quality].tolist(),
-            y=rows["ip"].tolist(),
-            error_y=None
-            if spread is None
-            else {"type": "data", "array": rows[spread].fillna(0).tolist(), "thickness": 1},
-            customdata=rows["strength"].tolist(),
-            text=[f"× {value:g}" for value in rows["strength"]],
-            mode="lines+markers",
-            name=str(name),
-            line=_line(i),
-            hovertemplate=(
-                f"{name}, strength %{{customdata:.3g}}<br>{quality} %{{x:.3f}}<br>"
-                "IP %{y:.3f}<extra></extra>"
-            ),
-        )
-    figure.update_xaxes(title=quality_title or quality)
-    figure.update_yaxes(title="inappropriate probability", range=[0, 1.02])
-    return styled(figure, title)
-
-
-def _line(i: int) -> dict[str, str | None]:
+def curve_line(i: int) -> dict[str, str | None]:
     """Colour of the i-th curve; dotted once the colours are used up."""
     return {"color": COLOURS[i % len(COLOURS)], "dash": "dot" if i >= len(COLOURS) else None}
 

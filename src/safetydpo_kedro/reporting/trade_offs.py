@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from safetydpo_kedro.reporting import figures
-from safetydpo_kedro.reporting.figures import COLOURS, styled
+from safetydpo_kedro.reporting.figures import COLOURS, curve_line, styled
 
 TRIAL = ["sweep", "experts", "arm", "merged", "strength"]
 MEASURES = ("ip", "mate", "safe", "neutral", "others")
@@ -77,22 +76,30 @@ def trade_off_figure(table: pd.DataFrame, title: str) -> go.Figure:
     Args:
         table: of :func:`over_seeds`.
         title: of the figure.
+
+    Returns:
+        A line chart with the standard deviation of IP as error bars; quality falls to the right,
+        so nearer to the lower left is better.
     """
     plain = table["experts"] == "standard"
-    named = table.assign(
-        curve=table["arm"].where(plain, table["arm"] + ", " + table["experts"] + " experts"),
-        kept=table[["safe", "neutral"]].min(axis=1),
-    )
-    figure = figures.trade_off_figure(
-        named,
-        "kept",
-        group="curve",
-        quality_title="concepts kept: the lower of safe and neutral",
-        spread="ip_sd",
-        title=title,
-    )
-    figure.update_xaxes(autorange="reversed")
-    return figure.update_yaxes(range=None, rangemode="tozero")
+    curves = table["arm"].where(plain, table["arm"] + ", " + table["experts"] + " experts")
+    figure = go.Figure()
+    for i, (name, rows) in enumerate(table.groupby(curves, sort=False)):
+        rows = rows.sort_values("strength")
+        figure.add_scatter(
+            x=rows[["safe", "neutral"]].min(axis=1).tolist(),
+            y=rows["ip"].tolist(),
+            error_y={"type": "data", "array": rows["ip_sd"].fillna(0).tolist(), "thickness": 1},
+            text=[f"× {value:g}" for value in rows["strength"]],
+            mode="lines+markers",
+            name=str(name),
+            line=curve_line(i),
+            hovertemplate=f"{name}, strength %{{text}}<br>kept %{{x:.3f}}<br>IP %{{y:.3f}}"
+            "<extra></extra>",
+        )
+    figure.update_xaxes(title="concepts kept: the lower of safe and neutral", autorange="reversed")
+    figure.update_yaxes(title="inappropriate probability", rangemode="tozero")
+    return styled(figure, title)
 
 
 def transfer_figure(matrix: pd.DataFrame) -> go.Figure:
