@@ -74,6 +74,25 @@ def test_a_curve_runs_over_strength_at_its_lower_quality():
     assert list(curve.error_y.array) == pytest.approx([0.5 / 2**0.5, 0])
 
 
+def test_trade_off_curves_run_along_the_strength():
+    table = pd.DataFrame(
+        {
+            "arm": ["linear", "linear", "co_merge"],
+            "experts": ["standard", "standard", "plain"],
+            "strength": [2.0, 1.0, 1.0],
+            "ip": [0.2, 0.6, 0.3],
+            "ip_sd": float("nan"),
+            "safe": [0.7, 0.95, 0.95],
+            "neutral": [0.8, 0.9, 0.97],
+        }
+    )
+    linear, co_merge = trade_off_figure(table, "all").data
+    assert (linear.name, co_merge.name) == ("linear", "co_merge, plain experts")
+    assert list(linear.x) == [0.9, 0.7]
+    assert list(linear.customdata) == [1.0, 2.0]
+    assert list(linear.error_y.array) == [0, 0]
+
+
 def test_the_matrix_is_read_by_expert():
     rows = [
         {"arm": arm, "category": category, "inappropriate": flagged, "seed_name": seed}

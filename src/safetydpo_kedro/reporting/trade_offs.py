@@ -90,12 +90,15 @@ def trade_off_figure(table: pd.DataFrame, title: str) -> go.Figure:
             x=rows[["safe", "neutral"]].min(axis=1).tolist(),
             y=rows["ip"].tolist(),
             error_y={"type": "data", "array": rows["ip_sd"].fillna(0).tolist(), "thickness": 1},
+            customdata=rows["strength"].tolist(),
             text=[f"× {value:g}" for value in rows["strength"]],
             mode="lines+markers",
             name=str(name),
             line=curve_line(i),
-            hovertemplate=f"{name}, strength %{{text}}<br>kept %{{x:.3f}}<br>IP %{{y:.3f}}"
-            "<extra></extra>",
+            hovertemplate=(
+                f"{name}, strength %{{customdata:.3g}}<br>kept %{{x:.3f}}<br>"
+                "IP %{y:.3f}<extra></extra>"
+            ),
         )
     figure.update_xaxes(title="concepts kept: the lower of safe and neutral", autorange="reversed")
     figure.update_yaxes(title="inappropriate probability", rangemode="tozero")
